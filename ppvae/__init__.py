@@ -1,0 +1,5 @@
+"""Variational autoencoders as probabilistic programs, with likelihood figures you can trust."""
+
+from ppvae.train import History, fit
+
+__all__ = ["History", "fit"]

@@ -1,0 +1,56 @@
+"""The contracts that hold the package together: five words as types, and no logic.
+
+A part is an `nn.Module` whose call returns a Pyro distribution. Nothing inherits from these protocols:
+anything that fits one works everywhere.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+
+Distribution: TypeAlias = TorchDistributionMixin
+"""Any of Pyro's distributions."""
+
+Batch: TypeAlias = Tensor | Sequence[Tensor]
+"""Data for a story: one tensor `(batch, features)`, or several of equal length, passed as `model(*batch)`."""
+
+
+class Prior(Protocol):
+    """p(z): batch_shape `()`, event_shape `(latent,)`."""
+
+    def __call__(self) -> Distribution: ...
+
+
+class Likelihood(Protocol):
+    """p(x | z): z `(..., latent)` to a distribution of batch_shape `(...)` and event_shape `(features,)`.
+
+    An attribute `outputs` says how many network outputs it takes per observed element (1 where there is none).
+    """
+
+    def __call__(self, z: Tensor, /) -> Distribution: ...
+
+
+class Encoder(Protocol):
+    """q(z | x): x `(..., features)` to a distribution of batch_shape `(...)` and event_shape `(latent,)`.
+
+    An attribute `outputs` says how many network outputs it takes per latent element (1 where there is none).
+    """
+
+    def __call__(self, x: Tensor, /) -> Distribution: ...
+
+
+@runtime_checkable
+class Story(Protocol):
+    """The pair of Pyro programs. Both keep their data plate at dim -1 and leave dim -2 to the particles."""
+
+    def model(self, *batch: Tensor) -> Any: ...
+
+    def guide(self, *batch: Tensor) -> Any: ...
+
+
+class Objective(Protocol):
+    """What `fit` minimises: a scalar, the mean over the batch, in nats per datum."""
+
+    def __call__(self, story: Story, data: Batch, /) -> Tensor: ...

@@ -1,0 +1,234 @@
+"""Named data sets and files as `(N, D)` tensors, split, with a record of what was observed."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
+from math import log, prod
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppvae.sources import Raw, read_csv, read_digits, read_folder, read_numpy, read_torchvision, torchvision_names
+
+Binarisation = Literal["none", "threshold", "static", "dynamic"]
+Scaling = Literal["none", "unit", "standardise", "dequantise"]
+Kind = Literal["binary", "levels", "counts", "real"]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What was observed: the scoring contract that travels with data and model.
+
+    Two figures can be ranked only when their observations are equal.
+    """
+
+    name: str
+    kind: Kind  # binary {0, 1}; levels {0, ..., maximum}; counts {0, 1, ...}; real
+    shape: tuple[int, ...]  # how to look at a row
+    maximum: int | None = None  # largest level
+    binarisation: Binarisation = "none"
+    scaling: Scaling = "none"
+    log_jacobian: float = 0.0  # log |dx / draw|: log p(raw) = log p(x) + log_jacobian, nats per datum
+    contrast: float = 1.0  # the range of x, so that squared errors can be read on a scale from 0 to 1
+    units: str = "nats per datum"
+
+    @property
+    def features(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def measure(self) -> str:
+        """Whether p(x) is a probability mass or a density."""
+        return "density" if self.kind == "real" else "mass"
+
+    @property
+    def support(self) -> str:
+        top = {"binary": "{0, 1}", "levels": f"{{0, ..., {self.maximum}}}", "counts": "{0, 1, ...}", "real": "reals"}
+        return top[self.kind]
+
+    def __str__(self) -> str:
+        how = {
+            ("none", "none"): "as they are",
+            ("none", "unit"): "scaled to [0, 1]",
+            ("none", "standardise"): "standardised by feature",
+            ("none", "dequantise"): "uniformly dequantised to [0, 1]",
+        }.get((self.binarisation, self.scaling), f"{self.binarisation} binarisation")
+        return f"{self.name}, {how}: {self.measure} on {self.support}, {self.features} features, {self.units}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"shape": list(self.shape), "measure": self.measure, "support": self.support}
+
+    @staticmethod
+    def from_dict(record: dict[str, Any]) -> "Observation":
+        fields = {name: record[name] for name in Observation.__dataclass_fields__}
+        return Observation(**fields | {"shape": tuple(record["shape"])})
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three splits as `(N, D)` float tensors, their labels (`(N,)` or None), and what was observed."""
+
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+    train_labels: Tensor | None
+    valid_labels: Tensor | None
+    test_labels: Tensor | None
+    observation: Observation
+    resample: Callable[[Tensor], Tensor] | None = None
+    """Draws what is observed from a batch of `train`, afresh at every pass; give it to `fit(transform=...)`. Only
+    dynamic binarisation and dequantisation have one: their `valid` and `test` were drawn once."""
+
+
+def load(
+    name: str,
+    root: str | Path = "data",
+    binarisation: Binarisation = "none",
+    scaling: Scaling = "none",
+    label: str | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Load a data set by name, or from a file or folder.
+
+    Args:
+        name: `digits` (embedded: 1,797 images of 8 x 8, each pixel a count of black dots, 0 to 16); `mnist`,
+            `fashion-mnist`, `kmnist`, `emnist`, `cifar10`, `svhn` (through torchvision); or the path of a `.npy`,
+            `.npz` or `.csv` file or of a folder of images.
+        root: folder that holds torchvision's files; what is missing is downloaded to it.
+        binarisation: `none`; `threshold` (1 where a pixel is above half of its largest value); `static` (each pixel
+            drawn once, with its intensity for probability); `dynamic` (drawn afresh at every pass in training, once
+            for valid and test: `.train` holds the intensities and `.resample` draws from them).
+        scaling: `none` (levels and counts as integers, which a mass can score); `unit` (divided by the largest level);
+            `standardise` (zero mean and unit variance per feature of the training split); `dequantise` (uniform
+            noise added to each level, then to [0, 1]: drawn afresh in training, once for valid and test).
+        label: the column of labels in a `.csv` file.
+        seed: of the split, of static binarisation and of every draw made once.
+
+    Raises:
+        ValueError: an unknown name or option; values that are not numbers, or not finite; too few rows.
+        FileNotFoundError: a file that is not there and cannot be downloaded.
+
+    >>> digits = load("digits", binarisation="threshold")
+    >>> digits.train.shape, digits.observation.support
+    (torch.Size([1258, 64]), '{0, 1}')
+    """
+    _one_of("binarisation", binarisation, get_args(Binarisation))
+    _one_of("scaling", scaling, get_args(Scaling))
+    if binarisation != "none" and scaling != "none":
+        raise ValueError(f"binarised data take no scaling, got binarisation={binarisation} and scaling={scaling}")
+    raw = _read(name, Path(root), label)
+    generator = torch.Generator().manual_seed(seed)
+    parts, labels = _split(raw, generator)
+    observation = _describe(name, raw, parts[0])
+    resample = None
+    if binarisation != "none":
+        parts, observation, resample = _binarise(parts, observation, binarisation, generator)
+    elif scaling != "none":
+        parts, observation, resample = _scale(parts, observation, scaling, generator)
+    (train, valid, test), (train_labels, valid_labels, test_labels) = parts, labels
+    return Dataset(train, valid, test, train_labels, valid_labels, test_labels, observation, resample)
+
+
+def _read(name: str, root: Path, label: str | None) -> Raw:
+    path = Path(name)
+    readers = {".npy": read_numpy, ".npz": read_numpy, ".csv": lambda path: read_csv(path, label)}
+    if name == "digits":
+        return read_digits()
+    if name in torchvision_names():
+        return read_torchvision(name, root)
+    if path.suffix in readers:
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {name}")
+        return readers[path.suffix](path)
+    if path.is_dir():
+        return read_folder(path)
+    known = ["digits", *torchvision_names()]
+    near = get_close_matches(name, known, n=len(known), cutoff=0.0)
+    raise ValueError(f"unknown data '{name}': it should be one of {', '.join(near)}, or a .npy, .npz, .csv or folder")
+
+
+def _split(raw: Raw, generator: torch.Generator) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Train, valid, test: the source's own test rows where it has them, else 70, 10 and 20 % of the shuffled rows."""
+    rows = len(raw.values) if raw.test_rows is None else len(raw.values) - raw.test_rows
+    order = torch.randperm(rows, generator=generator)
+    held = max(1, round(0.2 * rows)) if raw.test_rows is None else 0
+    valid = max(1, round(0.1 * rows))
+    if rows - held - valid < 1:
+        raise ValueError(f"data should have at least 3 rows to be split in three, got {rows}")
+    test = order[:held] if raw.test_rows is None else torch.arange(rows, len(raw.values))
+    chosen = [order[held + valid :], order[held : held + valid], test]
+    values = torch.from_numpy(np.ascontiguousarray(raw.values)).flatten(1)
+    strange = (~torch.isfinite(values)).nonzero()
+    if len(strange):
+        row, column = strange[0].tolist()
+        raise ValueError(
+            f"every value should be a finite number, got {values[row, column]} at row {row}, column {column}: "
+            "drop or fill such rows first"
+        )
+    labels = None if raw.labels is None else torch.from_numpy(np.ascontiguousarray(raw.labels)).long()
+    return [values[rows].float() for rows in chosen], [None if labels is None else labels[rows] for rows in chosen]
+
+
+def _describe(name: str, raw: Raw, train: Tensor) -> Observation:
+    kind: Kind = "real"
+    if raw.maximum is not None:
+        kind = "binary" if raw.maximum == 1 else "levels"
+    elif np.issubdtype(raw.values.dtype, np.integer) and (raw.values >= 0).all():
+        kind = "binary" if (raw.values <= 1).all() else "counts"
+    contrast = float(raw.maximum) if raw.maximum else max((train.max() - train.min()).item(), 1e-12)
+    return Observation(Path(name).name, kind, raw.shape, maximum=raw.maximum, contrast=contrast)
+
+
+def _binarise(
+    parts: list[Tensor], observation: Observation, binarisation: Binarisation, generator: torch.Generator
+) -> tuple[list[Tensor], Observation, Callable[[Tensor], Tensor] | None]:
+    if observation.maximum is None:
+        raise ValueError(f"only pixels with a largest level can be binarised; {observation} has none")
+    grey = [part / observation.maximum for part in parts]
+    observation = replace(observation, kind="binary", maximum=1, binarisation=binarisation, contrast=1.0)
+    if binarisation == "threshold":
+        return [(part > 0.5).float() for part in grey], observation, None
+    drawn = [torch.bernoulli(part, generator=generator) for part in grey]
+    if binarisation == "static":
+        return drawn, observation, None
+    return [grey[0], *drawn[1:]], observation, torch.bernoulli
+
+
+def _scale(
+    parts: list[Tensor], observation: Observation, scaling: Scaling, generator: torch.Generator
+) -> tuple[list[Tensor], Observation, Callable[[Tensor], Tensor] | None]:
+    features, top = observation.features, observation.maximum
+    if scaling == "standardise":
+        mean, scale = parts[0].mean(dim=0), parts[0].std(dim=0)
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # a constant feature only moves to zero
+        jacobian = -scale.log().sum().item()
+        record = replace(observation, kind="real", maximum=None, scaling=scaling, log_jacobian=jacobian)
+        scaled = [(part - mean) / scale for part in parts]
+        return scaled, replace(record, contrast=(scaled[0].max() - scaled[0].min()).item()), None
+    if top is None:
+        raise ValueError(f"scaling={scaling} needs data with a largest level; {observation} has none: standardise them")
+    if scaling == "unit":
+        record = replace(observation, kind="real", maximum=None, scaling=scaling, contrast=1.0)
+        return [part / top for part in parts], replace(record, log_jacobian=-features * log(top)), None
+    noisy = [(part + torch.rand(part.shape, generator=generator)) / (top + 1) for part in parts]
+    record = replace(observation, kind="real", maximum=None, scaling=scaling, contrast=1.0)
+    record = replace(record, log_jacobian=-features * log(top + 1))
+    return [parts[0], *noisy[1:]], record, Dequantise(top + 1)
+
+
+@dataclass(frozen=True)
+class Dequantise:
+    """Uniform noise on each of `levels` integer levels, to [0, 1]. Theis et al. 2016, https://arxiv.org/abs/1511.01844"""
+
+    levels: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (x + torch.rand_like(x)) / self.levels
+
+
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{option} should be one of {', '.join(known)}, got {value}")

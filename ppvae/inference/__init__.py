@@ -1,0 +1,17 @@
+"""Objectives and estimators: all of them reductions of log-weights, for any pair of Pyro programs."""
+
+from ppvae.inference.importance import Evidence, importance, prior_sampling
+from ppvae.inference.objectives import elbo, iwae
+from ppvae.inference.weights import log_joint, log_mean_exp, log_weights, pareto_k
+
+__all__ = [
+    "Evidence",
+    "elbo",
+    "importance",
+    "iwae",
+    "log_joint",
+    "log_mean_exp",
+    "log_weights",
+    "pareto_k",
+    "prior_sampling",
+]

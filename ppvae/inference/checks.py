@@ -1,0 +1,129 @@
+"""What `fit` asks of a story's programs: are the data in the support, is a site not finite, is a parameter lost."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import constraints
+from torch import Tensor, nn
+
+from ppvae.base import Story
+from ppvae.inference.programs import Site, evaluating, latent_sites, run, sample_sites
+
+REMEDIES = {
+    type(constraints.boolean): "binarise the data (binarisation threshold, static or dynamic), or use a likelihood "
+    "for what they are (Binomial for counts up to a largest one, Normal for real values)",
+    type(constraints.integer_interval(0, 1)): "raise the largest count, or leave the data unscaled",
+}
+
+
+@contextmanager
+def hot_loop() -> Iterator[None]:
+    """Pyro's validation off for a while: `check_data` has done it once, for all the data."""
+    with pyro.validation_enabled(False):
+        yield
+
+
+@torch.no_grad()
+def check_data(story: Story, batch: tuple[Tensor, ...], rows: int = 1024) -> None:
+    """Run the programs over all the data once, and refuse what the story cannot score.
+
+    Raises:
+        ValueError: values that are not finite, or outside the support of the site that observes them; a shape that
+            the programs do not take; a parameter that the story does not own, so that no fit would move it.
+    """
+    for part in batch:
+        strange = (~torch.isfinite(part)).nonzero()
+        if len(strange):
+            place = strange[0].tolist()
+            raise ValueError(f"data should be finite, got {part[tuple(place)].item()} at index {place}")
+    with evaluating(story), pyro.validation_enabled(False):
+        lost = foreign_parameters(story, tuple(part[:1] for part in batch))
+        if lost:
+            raise ValueError(
+                f"every parameter should belong to the story, so that fit can move it; {', '.join(lost)} does not: "
+                "make it an nn.Parameter of the story, or of a part of it"
+            )
+        for start in range(0, len(batch[0]), rows):
+            _check_rows(story, tuple(part[start : start + rows] for part in batch), start)
+
+
+def _check_rows(story: Story, batch: tuple[Tensor, ...], start: int) -> None:
+    shapes = ", ".join(str(tuple(part.shape)) for part in batch)
+    try:
+        guide = run(story.guide, batch, particles=1)
+        model = run(poutine.replay(story.model, trace=guide), batch, particles=1)
+    except RuntimeError as error:
+        raise ValueError(f"the story should take data of shape {shapes}, but: {_first_line(error)}") from error
+    for site in sample_sites(model):
+        if site["is_observed"]:
+            _check_support(site, start)
+
+
+def _check_support(site: Site, start: int) -> None:
+    support, value = site["fn"].support, site["value"]
+    event = tuple(site["fn"].event_shape)
+    if event and tuple(value.shape[-len(event) :]) != event:
+        raise ValueError(
+            f"site '{site['name']}' should observe data of shape {event} per datum, got {tuple(value.shape[1:])}"
+        )
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint  # element by element, to say which one is outside
+    inside = support.check(value)
+    if inside.all():
+        return
+    place = (~inside).nonzero()[0].tolist()
+    remedy = REMEDIES.get(type(support), "rescale the data, or use a likelihood with a wider support")
+    name = _family(site["fn"])
+    raise ValueError(
+        f"site '{site['name']}' observes values in the support of {name}, {_describe(support)}; got "
+        f"{value[tuple(place)].flatten()[0].item():g} in row {start + place[0]}: {remedy}"
+    )
+
+
+def _family(fn: object) -> str:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
+def _describe(support: object) -> str:
+    if isinstance(support, type(constraints.boolean)):
+        return "{0, 1}"
+    if isinstance(support, type(constraints.integer_interval(0, 1))):
+        top = torch.as_tensor(support.upper_bound).max().item()
+        return f"{{0, ..., {top:g}}}"
+    return str(support)
+
+
+def foreign_parameters(story: Story, batch: tuple[Tensor, ...]) -> list[str]:
+    """Names of the `pyro.param` sites that are no parameter of the story itself."""
+    own = {id(parameter) for parameter in story.parameters()} if isinstance(story, nn.Module) else set()
+    store = pyro.get_param_store()
+    with store.scope(store.get_state()):
+        sites = [poutine.trace(program).get_trace(*batch).nodes for program in (story.guide, story.model)]
+        return sorted(
+            name
+            for name, unconstrained in store.named_parameters()
+            if id(unconstrained) not in own and any(name in nodes for nodes in sites)
+        )
+
+
+@torch.no_grad()
+def not_finite(story: Story, batch: tuple[Tensor, ...]) -> str:
+    """The first site, guide before model, whose value or log-density is not a finite number."""
+    with pyro.validation_enabled(False):
+        guide = run(story.guide, batch, particles=1)
+        model = run(poutine.replay(story.model, trace=guide), batch, particles=1)
+    for where, sites in {"guide": latent_sites(guide), "model": sample_sites(model)}.items():
+        for site in sites:
+            log_prob = site["fn"].log_prob(site["value"])
+            if not (torch.isfinite(log_prob).all() and torch.isfinite(site["value"]).all()):
+                return f"site '{site['name']}' of the {where} ({_family(site['fn'])})"
+    return "no single site"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,210 @@
+"""Evidence, log p(x), per datum with its errors, by importance sampling from the guide or from the prior."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyro.distributions as dist
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from ppvae.base import Batch, Story
+from ppvae.inference.programs import as_batch, evaluating, latent_sites, run, sample_sites
+from ppvae.inference.weights import (
+    effective_sample_size,
+    log_mean_exp,
+    log_weights,
+    pareto_k,
+    standard_error,
+    sum_sites,
+)
+
+BLOCK = 4096
+"""Particles drawn from one random stream and evaluated at once. It bounds the memory, whatever the particle count."""
+
+Bound = Literal["stochastic lower bound", "stochastic upper bound", "exact"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """An estimate of log p(x) for every datum, and how wrong each may be. Tensors are `(data,)`, in nats."""
+
+    estimate: Tensor  # log 1/K sum_k w_k
+    standard_error: Tensor  # Monte Carlo error of the estimate
+    ess: Tensor  # effective sample size, 1 to K
+    pareto_k: Tensor  # tail index of the weights: above 0.7 the estimate is unreliable, whatever its error says
+    elbo: Tensor  # mean log-weight: the evidence lower bound
+    elbo_standard_error: Tensor  # its Monte Carlo error
+    bound: Bound  # which way the estimate is off in expectation
+    particles: int  # K
+    method: str
+
+    def summary(self) -> dict[str, float | str]:
+        """Means over the data with their two errors, kept apart; nats per datum."""
+        data = len(self.estimate)
+        unreliable = (~(self.pareto_k <= 0.7)).double().mean().item()
+        return {
+            "method": self.method,
+            "bound": self.bound,
+            "data": data,
+            "particles": self.particles,
+            "log_p": self.estimate.mean().item(),
+            "monte_carlo_error": _error_of_mean(self.standard_error),
+            "sampling_error": (self.estimate.std() / data**0.5).item() if data > 1 else float("nan"),
+            "bias": -0.5 * self.standard_error.square().mean().item(),
+            "elbo": self.elbo.mean().item(),
+            "elbo_monte_carlo_error": _error_of_mean(self.elbo_standard_error),
+            "ess": self.ess.mean().item(),
+            "pareto_k_above_0.7": unreliable,
+            "verdict": self.verdict(),
+        }
+
+    def verdict(self) -> str:
+        """One line: can the figure be trusted?"""
+        if torch.isnan(self.pareto_k).any():
+            return "unchecked: Pareto k-hat needs at least 25 particles"
+        share = (self.pareto_k > 0.7).double().mean().item()
+        if share == 0:
+            return "reliable: Pareto k-hat is at most 0.7 for every datum"
+        if share <= 0.05:
+            return f"usable: k-hat is above 0.7 for {share:.1%} of the data, whose estimates are likely too low"
+        return (
+            f"unreliable: k-hat is above 0.7 for {share:.0%} of the data; log p(x) is likely higher than the estimate "
+            "by more than its error: take more particles or a wider guide"
+        )
+
+    def __str__(self) -> str:
+        s = self.summary()
+        return "\n".join(
+            [
+                f"log p(x) = {s['log_p']:.3f} nats per datum, a {self.bound} by {self.method}",
+                f"  Monte Carlo error   {s['monte_carlo_error']:.3f}  ({self.particles} particles, bias about "
+                f"{s['bias']:.3f})",
+                f"  sampling error      {s['sampling_error']:.3f}  ({s['data']} data)",
+                f"  ELBO                {s['elbo']:.3f}  (Monte Carlo error {s['elbo_monte_carlo_error']:.3f})",
+                f"  ESS                 {s['ess']:.1f} of {self.particles} on average",
+                f"  Pareto k-hat > 0.7  {s['pareto_k_above_0.7']:.1%} of the data",
+                f"  {s['verdict']}",
+            ]
+        )
+
+
+def importance(story: Story, data: Batch, particles: int = 1000, seed: int = 0, progress: bool = True) -> Evidence:
+    """log p(x) by importance sampling with the guide as proposal: log 1/K sum_k p(x, z_k) / q(z_k | x), z_k ~ q.
+
+    A stochastic lower bound: it is below log p(x) in expectation, and at most log 1/(1 - d) above it with probability
+    d. Burda et al. 2016, https://arxiv.org/abs/1509.00519
+
+    Every datum has random streams of its own, seeded by `seed` and the datum: its figure does not depend on which
+    other data are estimated, nor in which order. Nothing of the story or of torch's global generators is changed.
+
+    Args:
+        story: any object with `model` and `guide` that keeps its data plate at dim -1.
+        data: `(batch, features)`, or a tuple of tensors of equal length.
+        particles: K, draws per datum.
+        seed: of the random streams.
+        progress: whether to show a bar.
+
+    Raises:
+        ValueError: particles below 1; a guide with a point mass, which is no density; what `log_weights` raises.
+    """
+    batch = as_batch(data)
+    _refuse_point_mass(story, tuple(part[:1] for part in batch))
+    return _estimate(story, batch, log_weights, particles, seed, progress, "importance sampling from the guide")
+
+
+def prior_sampling(story: Story, data: Batch, particles: int = 1000, seed: int = 0, progress: bool = True) -> Evidence:
+    """log p(x) by draws from the prior: log 1/K sum_k p(x | z_k), z_k ~ p(z). The naive estimate.
+
+    Importance sampling with the prior as proposal, so it has the same errors and diagnostics; what the guide buys is
+    the difference. Arguments, streams and errors are those of `importance`.
+
+    Raises:
+        ValueError: particles below 1; an improper prior, which cannot be drawn from.
+    """
+    return _estimate(story, as_batch(data), prior_log_weights, particles, seed, progress, "sampling from the prior")
+
+
+def prior_log_weights(story: Story, data: Batch, particles: int = 1) -> Tensor:
+    """log w = log p(x | z) with z drawn from the model itself: `(particles, batch)`, nats."""
+    batch = as_batch(data)
+    try:
+        trace = run(story.model, batch, particles)
+    except NotImplementedError as error:
+        raise ValueError("the prior should be proper to be drawn from; this one has no sampler") from error
+    return sum_sites((site for site in sample_sites(trace) if site["is_observed"]), particles, len(batch[0]))
+
+
+@torch.no_grad()
+def _estimate(
+    story: Story,
+    batch: tuple[Tensor, ...],
+    weigh: Callable[[Story, Batch, int], Tensor],
+    particles: int,
+    seed: int,
+    progress: bool,
+    method: str,
+) -> Evidence:
+    if particles < 1:
+        raise ValueError(f"particles should be at least 1, got {particles}")
+    columns = []
+    with evaluating(story), own_generators():
+        rows = range(len(batch[0]))
+        for row in track(rows, description=method, transient=True, disable=not progress):
+            datum = tuple(part[row : row + 1] for part in batch)
+            log_w = _one_datum(story, datum, weigh, particles, seed)  # (particles, 1)
+            columns.append(_reduce(log_w))
+    estimate, error, ess, k, elbo, elbo_error = torch.stack(columns).unbind(-1)
+    return Evidence(estimate, error, ess, k, elbo, elbo_error, "stochastic lower bound", particles, method)
+
+
+def _one_datum(story: Story, datum: tuple[Tensor, ...], weigh: Any, particles: int, seed: int) -> Tensor:
+    blocks = []
+    for start in range(0, particles, BLOCK):
+        torch.manual_seed(_stream(datum, seed, start))
+        blocks.append(weigh(story, datum, min(BLOCK, particles - start)))
+    return torch.cat(blocks)
+
+
+def _stream(datum: tuple[Tensor, ...], seed: int, start: int) -> int:
+    """A seed for one block of one datum's draws, from the datum's content."""
+    digest = hashlib.blake2b(f"{seed} {start}".encode(), digest_size=8)
+    for part in datum:
+        digest.update(part.cpu().contiguous().numpy().tobytes())
+    return int.from_bytes(digest.digest(), "big") >> 1  # torch takes signed 64-bit seeds
+
+
+def _reduce(log_w: Tensor) -> Tensor:
+    log_w = log_w.double()
+    elbo_error = log_w.std(dim=0) / len(log_w) ** 0.5 if len(log_w) > 1 else torch.full_like(log_w[0], torch.inf)
+    reductions = [log_mean_exp(log_w), standard_error(log_w), effective_sample_size(log_w), pareto_k(log_w)]
+    return torch.cat([*reductions, log_w.mean(dim=0), elbo_error])
+
+
+@contextmanager
+def own_generators() -> Iterator[None]:
+    """Torch's global generators, on every device, come back as they were."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        yield
+
+
+def _refuse_point_mass(story: Story, batch: tuple[Tensor, ...]) -> None:
+    with torch.no_grad(), evaluating(story), own_generators():
+        trace = run(story.guide, batch, particles=1)
+    for site in latent_sites(trace):
+        fn = site["fn"]
+        while hasattr(fn, "base_dist"):
+            fn = fn.base_dist
+        if isinstance(fn, dist.Delta):
+            raise ValueError(
+                f"importance sampling needs a guide with a density; latent site '{site['name']}' has a point mass "
+                "(Delta): use a guide such as DiagonalNormal, or prior_sampling"
+            )
+
+
+def _error_of_mean(errors: Tensor) -> float:
+    """The error of a mean of independent estimates."""
+    return float((errors.square().sum().sqrt() / len(errors)).item())

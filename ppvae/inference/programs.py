@@ -1,0 +1,143 @@
+"""Run a story's two programs and read what they say: any pair with a data plate at dim -1, ours or anyone's."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+
+from ppvae.base import Batch, Story
+
+PARTICLES = "_particles"
+Site = dict[str, Any]
+
+
+def as_batch(data: Batch) -> tuple[Tensor, ...]:
+    """Data as the tuple of tensors that the programs are called with, checked to be of one length."""
+    batch = (data,) if isinstance(data, Tensor) else tuple(data)
+    lengths = [len(part) for part in batch]
+    if not batch or len(set(lengths)) != 1:
+        raise ValueError(f"a batch should be one tensor or several of equal length, got lengths {lengths}")
+    if lengths[0] < 1:
+        raise ValueError("a batch should hold at least 1 datum, got 0")
+    return batch
+
+
+def run(program: Any, batch: tuple[Tensor, ...], particles: int) -> poutine.Trace:
+    """The trace of `particles` vectorised runs of a program; every site's batch shape ends in (particles, batch).
+
+    Pyro's parameter store is left as it was found: what a run adds to it is taken out again.
+    """
+    if particles < 1:
+        raise ValueError(f"particles should be at least 1, got {particles}")
+
+    def vectorised(*args: Tensor) -> None:
+        with pyro.plate(PARTICLES, particles, dim=-2):
+            program(*args)
+
+    store = pyro.get_param_store()
+    with store.scope(store.get_state()):
+        try:
+            return poutine.trace(vectorised).get_trace(*batch)
+        except ValueError as error:
+            if PARTICLES in str(error):
+                raise ValueError(
+                    "a plate of the story takes dim -2, which log-weights need for the particles; "
+                    'keep plate("data") at dim=-1 and give every other plate dim=-3 or lower'
+                ) from error
+            raise
+
+
+def sample_sites(trace: poutine.Trace) -> Iterator[Site]:
+    """The sites that carry a density: samples and factors, but not subsampling or `pyro.deterministic`."""
+    nodes: dict[str, Any] = dict(trace.nodes)
+    for site in nodes.values():
+        if site["type"] == "sample" and not site_is_subsample(site) and not site["infer"].get("_deterministic"):
+            yield site
+
+
+def latent_sites(trace: poutine.Trace) -> Iterator[Site]:
+    """The unobserved sample sites."""
+    return (site for site in sample_sites(trace) if not site["is_observed"])
+
+
+def log_density(site: Site, particles: int, batch: int) -> Tensor:
+    """A site's log-density summed down to (particles, batch), masked but never scaled.
+
+    Scales belong to objectives (KL weights, subsampling): they have no place in a log-weight.
+    """
+    sizes = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
+    if sizes.get(-1) != batch:
+        kind = "observed" if site["is_observed"] else "latent"
+        raise ValueError(
+            f"every site should lie in the data plate, so that each datum has its own evidence; {kind} site "
+            f"'{site['name']}' does not: put it inside `with pyro.plate(\"data\", len(x), dim=-1)`"
+        )
+    value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    log_prob = scale_and_mask(value, mask=site["mask"])
+    return log_prob.sum_to_size(log_prob.shape[-2:]).expand(particles, batch)
+
+
+class _AtMeans(Messenger):
+    """Every latent site takes its mean instead of a draw."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and not site_is_subsample(msg) and not msg["infer"].get("_deterministic"):
+            msg["value"], msg["done"] = msg["fn"].mean, True
+
+
+@torch.no_grad()
+def codes(story: Story, data: Batch) -> Tensor:
+    """The guide's mean E_q[z | x] of every latent site, side by side: `(batch, latent)`."""
+    batch = as_batch(data)
+    with evaluating(story), _AtMeans():
+        trace = run(story.guide, batch, particles=1)
+    return torch.cat([site["value"][0].flatten(1) for site in latent_sites(trace)], dim=-1)
+
+
+@torch.no_grad()
+def reconstruct(story: Story, data: Batch) -> Tensor:
+    """E[x | z] at the guide's mean z, `(batch, features)`."""
+    batch = as_batch(data)
+    with evaluating(story), _AtMeans():
+        trace = run(story.guide, batch, particles=1)
+        return _observed_mean(run(poutine.replay(story.model, trace=trace), batch, particles=1))
+
+
+@torch.no_grad()
+def generate(story: Story, like: Tensor) -> Tensor:
+    """E[x | z] at draws z from the prior, one per row of `like`, whose values do not matter: `(batch, features)`.
+
+    Draws come from torch's global generator: seed it, or fork it, at the edge.
+    """
+    with evaluating(story):
+        return _observed_mean(run(story.model, (like,), particles=1))
+
+
+def _observed_mean(trace: poutine.Trace) -> Tensor:
+    means = [site["fn"].mean[0].flatten(1) for site in sample_sites(trace) if _is_data(site)]
+    return torch.cat(means, dim=-1)
+
+
+def _is_data(site: Site) -> bool:
+    return bool(site["is_observed"]) and not isinstance(site["fn"], pyro.distributions.Unit)
+
+
+@contextmanager
+def evaluating(story: Story) -> Iterator[None]:
+    """Evaluation mode for a while: every submodule's mode comes back as it was."""
+    modules = list(story.modules()) if isinstance(story, nn.Module) else []
+    modes = [module.training for module in modules]
+    for module in modules:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode

@@ -1,0 +1,135 @@
+"""Log-weights, log p(x, z) - log q(z | x) per particle and datum, and the reductions that every figure is made of."""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from ppvae.base import Batch, Story
+from ppvae.inference.programs import as_batch, latent_sites, log_density, run, sample_sites
+
+
+class Draws(NamedTuple):
+    """Draws from a guide: the value of every latent site, and the log-density of all of them together."""
+
+    latents: dict[str, Tensor]  # name: (particles, batch, ...)
+    log_q: Tensor  # (particles, batch), nats
+    log_score: Tensor | None  # the part of log_q whose sites pass no gradient through their draws, or None
+
+
+def draw(story: Story, data: Batch, particles: int = 1) -> Draws:
+    """Draw every latent site from the guide, `particles` times per datum."""
+    batch = as_batch(data)
+    trace = run(story.guide, batch, particles)
+    # the guide's own observed sites and factors are not part of a proposal density
+    terms = {site["name"]: log_density(site, particles, len(batch[0])) for site in latent_sites(trace)}
+    scores = [terms[site["name"]] for site in latent_sites(trace) if not site["fn"].has_rsample]
+    latents = {site["name"]: site["value"] for site in latent_sites(trace)}
+    log_q = torch.stack(list(terms.values())).sum(0) if terms else batch[0].new_zeros(particles, len(batch[0]))
+    return Draws(latents, log_q, torch.stack(scores).sum(0) if scores else None)
+
+
+def log_joint(story: Story, data: Batch, latents: dict[str, Tensor]) -> Tensor:
+    """log p(x, z), `(particles, batch)` nats, at given values of the latent sites.
+
+    Args:
+        story: any object with `model` and `guide`.
+        data: `(batch, features)`, or a tuple of tensors of equal length.
+        latents: for every latent site of the model its value, `(particles, batch, ...)`.
+
+    Raises:
+        ValueError: when a latent site has no value, or a site lies outside the data plate.
+    """
+    batch = as_batch(data)
+    particles = next(iter(latents.values())).shape[0] if latents else 1
+    trace = run(poutine.condition(story.model, data=latents), batch, particles)
+    unmatched = [site["name"] for site in latent_sites(trace)]
+    if unmatched:
+        raise ValueError(f"the guide should draw every latent site of the model; it lacks {', '.join(unmatched)}")
+    return sum_sites(sample_sites(trace), particles, len(batch[0]))
+
+
+def sum_sites(sites: Any, particles: int, batch: int) -> Tensor:
+    """The log-densities of several sites added up: `(particles, batch)` nats."""
+    return torch.stack([log_density(site, particles, batch) for site in sites]).sum(0)
+
+
+def log_weights(story: Story, data: Batch, particles: int = 1) -> Tensor:
+    """log w = log p(x, z) - log q(z | x) with z drawn from the guide: `(particles, batch)`, nats.
+
+    Everything else is a reduction of these: their mean over particles is the ELBO, their log-mean-exp the importance
+    weighted bound and the estimate of log p(x). Differentiable, wherever the guide's draws are. `poutine.scale` and
+    subsampling scales are left out: they belong to an objective.
+
+    Args:
+        story: any object with `model` and `guide` that keeps its data plate at dim -1.
+        data: `(batch, features)`, or a tuple of tensors of equal length for `model(*data)`.
+        particles: draws per datum.
+
+    Raises:
+        ValueError: particles below 1; tensors of unequal length; a site outside the data plate; a latent site of the
+            model that the guide does not draw.
+    """
+    draws = draw(story, data, particles)
+    return log_joint(story, data, draws.latents) - draws.log_q
+
+
+def log_mean_exp(log_w: Tensor) -> Tensor:
+    """log 1/K sum_k w_k over the first dimension: `(particles, batch)` to `(batch)`, nats."""
+    return torch.logsumexp(log_w, dim=0) - math.log(len(log_w))
+
+
+def effective_sample_size(log_w: Tensor) -> Tensor:
+    """(sum w)^2 / sum w^2, from 1 to the number of particles: `(particles, batch)` to `(batch)`. Kong 1992."""
+    return torch.exp(2 * torch.logsumexp(log_w, dim=0) - torch.logsumexp(2 * log_w, dim=0))
+
+
+def standard_error(log_w: Tensor) -> Tensor:
+    """Monte Carlo standard error of `log_mean_exp`, by the delta method: `(particles, batch)` to `(batch)`, nats.
+
+    se = sd(w) / (sqrt(K) mean(w)) = sqrt((K / ESS - 1) / (K - 1)). One particle says nothing of its error: infinite.
+    """
+    particles = len(log_w)
+    if particles == 1:
+        return torch.full_like(log_w[0], torch.inf)
+    excess = (particles / effective_sample_size(log_w) - 1).clamp_min(0)  # below 0 only by rounding
+    return torch.sqrt(excess / (particles - 1))
+
+
+def pareto_k(log_w: Tensor) -> Tensor:
+    """Tail index k-hat of the weights, `(particles, batch)` to `(batch)`: how heavy their upper tail is.
+
+    A generalised Pareto distribution is fitted to the M = min(K / 5, 3 sqrt K) largest weights: below 0.5 the weights
+    have a finite variance and errors can be trusted, to 0.7 they can be used, above it the estimate is unreliable
+    whatever its standard error says. nan below 25 particles, where there is no tail to fit; -inf where the weights lie
+    within 1e-3 nats of one another. Vehtari et al. 2024, https://arxiv.org/abs/1507.02646; the fit is Zhang & Stephens
+    2009, https://doi.org/10.1198/tech.2009.08017
+    """
+    particles = len(log_w)
+    tail_size = math.ceil(min(particles / 5, 3 * math.sqrt(particles)))
+    if tail_size < 5:
+        return torch.full_like(log_w[0], torch.nan)
+    log_w = log_w.double() - log_w.max(dim=0).values
+    largest = torch.topk(log_w, tail_size + 1, dim=0).values.exp()  # the last one is the cut-off
+    tail = (largest[:-1] - largest[-1]).flip(0)  # (tail, batch), ascending exceedances
+    k = _fit_generalised_pareto(tail)
+    constant = log_w.min(dim=0).values > -1e-3
+    flat_tail = tail[-1] <= 1e-12  # the largest weights are all equal: bounded
+    return torch.where(constant | flat_tail, -torch.inf, k)
+
+
+def _fit_generalised_pareto(tail: Tensor) -> Tensor:
+    """The posterior mean of the shape k under Zhang & Stephens' empirical prior, drawn to 0.5 by ten observations."""
+    size = len(tail)
+    tail = tail.clamp_min(1e-300)
+    grid_size = 30 + int(math.sqrt(size))
+    steps = torch.arange(1, grid_size + 1, dtype=tail.dtype, device=tail.device).unsqueeze(-1)
+    quartile = tail[int(size / 4 + 0.5) - 1]
+    theta = 1 / tail[-1] + (1 - torch.sqrt(grid_size / (steps - 0.5))) / (3 * quartile)  # (grid, batch)
+    k = torch.log1p(-theta.unsqueeze(1) * tail).mean(dim=1)  # (grid, batch)
+    log_likelihood = size * (torch.log(-theta / k) - k - 1)
+    theta_hat = (torch.softmax(log_likelihood, dim=0) * theta).sum(0)
+    k_hat = torch.log1p(-theta_hat * tail).mean(dim=0)
+    return (size * k_hat + 10 * 0.5) / (size + 10)

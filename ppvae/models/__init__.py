@@ -1,0 +1,8 @@
+"""Generative stories and their parts: priors, likelihoods, guides."""
+
+from ppvae.models import guides, likelihoods, priors
+from ppvae.models.autoencoders import Autoencoder
+from ppvae.models.linear import PCA
+from ppvae.models.vae import VAE
+
+__all__ = ["PCA", "VAE", "Autoencoder", "guides", "likelihoods", "priors"]

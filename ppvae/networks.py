@@ -1,0 +1,29 @@
+"""Networks act on the trailing dimension and leave any leading dimensions alone."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from torch import nn
+
+
+def mlp(
+    inputs: int, hidden: Sequence[int], outputs: int, activation: Callable[[], nn.Module] = nn.ReLU
+) -> nn.Sequential:
+    """A multilayer perceptron, `(..., inputs)` to `(..., outputs)`; with `hidden=[]` an affine map.
+
+    Args:
+        inputs: size of the input's last dimension.
+        hidden: size of each hidden layer, first to last.
+        outputs: size of the output's last dimension; the last layer has no activation.
+        activation: called once per hidden layer.
+
+    >>> mlp(8, [200], 64)(torch.zeros(5, 3, 8)).shape
+    torch.Size([5, 3, 64])
+    """
+    sizes = [inputs, *hidden, outputs]
+    if min(sizes) < 1:
+        raise ValueError(f"every layer of a network should have at least 1 unit, got {sizes}")
+    layers: list[nn.Module] = []
+    for size_in, size_out in pairwise(sizes):
+        layers += [nn.Linear(size_in, size_out), activation()]
+    return nn.Sequential(*layers[:-1])

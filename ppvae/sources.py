@@ -1,0 +1,202 @@
+"""Where data come from: the embedded digits, torchvision's data sets, array and table files, folders of images."""
+
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import torch
+
+IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+
+
+@dataclass(frozen=True)
+class Raw:
+    """Rows as they were stored, `(N, ...)`, and what is known of them."""
+
+    values: np.ndarray[Any, Any]
+    shape: tuple[int, ...]  # how to look at a row
+    labels: np.ndarray[Any, Any] | None = None
+    maximum: int | None = None  # the largest level, of data that have one
+    test_rows: int | None = None  # the last rows are the source's own test set
+
+
+def read_digits() -> Raw:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return Raw(digits.images.astype(np.uint8), (1, 8, 8), digits.target, maximum=16)
+
+
+def torchvision_names() -> list[str]:
+    return ["mnist", "fashion-mnist", "kmnist", "emnist", "cifar10", "svhn"]
+
+
+def read_torchvision(name: str, root: Path) -> Raw:
+    """Train and test rows of a torchvision data set; files that are missing from `root` are downloaded to it."""
+    datasets = import_torchvision().datasets
+    builders: dict[str, tuple[Callable[..., Any], dict[str, Any], dict[str, Any]]] = {
+        "mnist": (datasets.MNIST, {"train": True}, {"train": False}),
+        "fashion-mnist": (datasets.FashionMNIST, {"train": True}, {"train": False}),
+        "kmnist": (datasets.KMNIST, {"train": True}, {"train": False}),
+        "emnist": (datasets.EMNIST, {"split": "balanced", "train": True}, {"split": "balanced", "train": False}),
+        "cifar10": (datasets.CIFAR10, {"train": True}, {"train": False}),
+        "svhn": (datasets.SVHN, {"split": "train"}, {"split": "test"}),
+    }
+    build, *splits = builders[name]
+    parts = [_open(build, name, root, split) for split in splits]
+    images = np.concatenate([_channels_first(name, part) for part in parts])
+    labels = np.concatenate([np.asarray(part.labels if name == "svhn" else part.targets) for part in parts])
+    return Raw(images, images.shape[1:], labels, maximum=255, test_rows=len(parts[1]))
+
+
+def _open(build: Callable[..., Any], name: str, root: Path, split: dict[str, Any]) -> Any:
+    try:
+        return build(str(root), download=False, **split)
+    except (RuntimeError, FileNotFoundError):
+        pass  # not there, or not whole
+    except Exception as error:
+        raise ValueError(f"the files of {name} under {root} should be whole, but: {_first_line(error)}") from error
+    new = not root.exists()
+    try:
+        return build(str(root), download=True, **split)
+    except (RuntimeError, URLError, OSError) as error:
+        if new:
+            shutil.rmtree(root, ignore_errors=True)
+        raise FileNotFoundError(
+            f"{name} is not whole under {root} and could not be downloaded ({_first_line(error)}): "
+            "put its original files there, or name the folder that holds them as root"
+        ) from error
+
+
+def _channels_first(name: str, part: Any) -> np.ndarray[Any, Any]:
+    images = np.asarray(part.data)
+    if name == "cifar10":
+        return images.transpose(0, 3, 1, 2)
+    if name == "emnist":
+        images = images.transpose(0, 2, 1)  # its files hold every image on its side
+    return images if name == "svhn" else images[:, None]
+
+
+def read_numpy(path: Path) -> Raw:
+    """A `.npy` array `(N, ...)`, or a `.npz` with an array `x` and, if there are any, labels `y`."""
+    try:
+        stored = np.load(path, allow_pickle=False)
+        arrays = {"x": stored} if isinstance(stored, np.ndarray) else {key: stored[key] for key in stored.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} should be a whole numpy file without pickled objects: {_first_line(error)}"
+        ) from error
+    if "x" not in arrays:
+        raise ValueError(f"{path} should hold an array named x, got {', '.join(arrays) or 'none'}")
+    values, labels = arrays["x"], arrays.get("y")
+    if values.ndim < 2 or 0 in values.shape:
+        raise ValueError(f"{path} should hold data of shape (rows, features...), got {values.shape}")
+    if labels is not None and labels.shape != values.shape[:1]:
+        raise ValueError(f"{path} should hold one label a row, got x {values.shape} and y {labels.shape}")
+    if labels is not None and not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{path} should hold integer labels in y, got {labels.dtype}")
+    return Raw(_numbers(path, values), values.shape[1:], labels, maximum=_levels(values))
+
+
+def read_csv(path: Path, label: str | None = None) -> Raw:
+    """A table of numbers with commas, with or without a first line of names; one column may hold labels."""
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} should be text in UTF-8: {_first_line(error)}") from error
+    if not lines:
+        raise ValueError(f"{path} should hold rows of numbers; it is empty")
+    names = [cell.strip() for cell in lines[0].split(",")]
+    named = any(not _is_number(name) for name in names)
+    rows = [line.split(",") for line in lines[named:]]
+    for number, row in enumerate(rows, start=1 + named):
+        if len(row) != len(names):
+            raise ValueError(f"{path} should have {len(names)} columns in every line, got {len(row)} in line {number}")
+    table = np.array(rows)
+    labels = None
+    if label is not None:
+        if not named or label not in names:
+            raise ValueError(f"{path} has no column '{label}': its columns are {', '.join(names)}")
+        column = names.index(label)
+        labels = np.unique(table[:, column], return_inverse=True)[1]
+        table = np.delete(table, column, axis=1)
+    values = _numbers(path, table)
+    integers = values.astype(np.int64) if np.isfinite(values).all() and (values == values.round()).all() else values
+    return Raw(integers, (values.shape[1],), labels)
+
+
+def read_folder(path: Path) -> Raw:
+    """Images of one size; where they lie in subfolders, the subfolder's name is the label."""
+    from PIL import Image, UnidentifiedImageError
+
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGES)
+    if not files:
+        raise ValueError(f"{path} should hold images ({', '.join(sorted(IMAGES))}); it has none")
+    images = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                pixels = np.asarray(image.convert("L" if image.mode in {"1", "L", "I;16"} else "RGB"))
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"{file} should be a whole image: {_first_line(error)}") from error
+        images.append(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+        if images[-1].shape != images[0].shape:
+            raise ValueError(
+                f"images should be of one size: {files[0]} is {images[0].shape}, {file} {images[-1].shape}"
+            )
+    folders = [file.parent.name for file in files]
+    labels = np.unique(folders, return_inverse=True)[1] if len(set(folders)) > 1 else None
+    return Raw(np.stack(images), images[0].shape, labels, maximum=255)
+
+
+def import_torchvision() -> Any:
+    """torchvision, also beside a torch built for another device.
+
+    A wheel built for CUDA declares its operators in a library that a CPU-only torch cannot load, and then fails to
+    import for want of two schemas. Data sets, transforms and grids use no such operator: declaring both is enough.
+    """
+    try:
+        import torchvision
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _kept_alive.append(library)
+        import torchvision
+    return torchvision
+
+
+_kept_alive: list[torch.library.Library] = []
+
+
+def _numbers(path: Path, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if values.dtype == np.bool_ or np.issubdtype(values.dtype, np.integer):
+        return values.astype(np.uint8) if values.dtype == np.bool_ else values
+    try:
+        return values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} should hold numbers only: {_first_line(error)}") from error
+
+
+def _levels(values: np.ndarray[Any, Any]) -> int | None:
+    """Unsigned bytes are levels up to 255, unless they are all 0 or 1."""
+    if values.dtype == np.bool_ or (values.dtype == np.uint8 and values.max() <= 1):
+        return 1
+    return 255 if values.dtype == np.uint8 else None
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

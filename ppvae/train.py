@@ -1,0 +1,276 @@
+"""fit(): one loop for every story and objective. It knows neither Pyro nor any model."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+
+from ppvae.base import Batch, Objective, Story
+from ppvae.inference.checks import check_data, hot_loop, not_finite
+from ppvae.inference.objectives import elbo
+from ppvae.inference.programs import as_batch, evaluating
+
+Transform = Callable[[Tensor], Tensor]
+
+
+class NotFinite(ValueError):
+    """The loss or a parameter stopped being a finite number; the story holds the last good parameters."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the history."""
+
+    epoch: int  # from 1
+    loss: float  # mean over the epoch's batches, nats per datum
+    valid: float | None  # the objective on the validation data after the epoch, nats per datum
+    seconds: float
+
+
+@dataclass
+class History:
+    """What `fit` returns: one record per epoch."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+
+    @property
+    def loss(self) -> list[float]:
+        return [epoch.loss for epoch in self.epochs]
+
+    @property
+    def valid(self) -> list[float | None]:
+        return [epoch.valid for epoch in self.epochs]
+
+    @property
+    def seconds(self) -> float:
+        return sum(epoch.seconds for epoch in self.epochs)
+
+
+class Training:
+    """The whole state of a fit: weights, optimiser, steps, and the generators that every draw comes from.
+
+    `state_dict` and `load_state_dict` stop and continue a fit exactly: nothing random comes from anywhere else.
+    """
+
+    def __init__(self, story: nn.Module, lr: float = 1e-3, seed: int = 0):
+        self.story: Any = story
+        self.parameters = [parameter for parameter in story.parameters() if parameter.requires_grad]
+        if not self.parameters:
+            raise ValueError("fit should have something to learn; no parameter of this story requires a gradient")
+        self.optimizer = torch.optim.Adam(self.parameters, lr=lr, fused=True)
+        self.epoch = 0
+        self.order = torch.Generator().manual_seed(seed)  # of the batches
+        with _generators_of(None) as noise:  # of the guide's draws, dropout and fresh binarisation
+            torch.manual_seed(seed)
+        self.noise = noise
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "story": copy.deepcopy(self.story.state_dict()),
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "epoch": self.epoch,
+            "order": self.order.get_state(),
+            "noise": list(self.noise),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.story.load_state_dict(state["story"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.epoch = state["epoch"]
+        self.order.set_state(state["order"])
+        self.noise[:] = state["noise"]
+
+
+def fit(
+    story: Story,
+    data: Batch,
+    *,
+    objective: Objective = elbo,
+    epochs: int = 100,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    seed: int = 0,
+    valid: Batch | None = None,
+    transform: Transform | None = None,
+    progress: bool = True,
+) -> History:
+    """Fit every trainable parameter of a story by Adam on an objective.
+
+    Args:
+        story: an `nn.Module` with `model` and `guide`; its parameters decide the device.
+        data: `(N, features)`, or a tuple of tensors of equal length for `model(*data)`.
+        objective: `(story, batch)` to a scalar loss, nats per datum; give it arguments with `functools.partial`.
+        epochs: passes over the data.
+        batch_size: rows per step; the last batch of a pass may be smaller.
+        lr: Adam's step size.
+        seed: of everything random in the fit; torch's global generators are left as they were.
+        valid: data on which the objective is evaluated after every epoch, with the same noise each time.
+        transform: applied to every training batch's first tensor: `Dataset.resample`, for fresh binarisation.
+        progress: whether to show a bar.
+
+    Returns:
+        History: per epoch the training and the validation loss, nats per datum, and the seconds.
+
+    Raises:
+        ValueError: data outside the likelihood's support, not finite or of the wrong shape; options out of range.
+        NotFinite: a loss that is not finite; the story keeps the last good parameters.
+    """
+    training = begin(story, lr, seed)
+    history = History()
+    records = run(training, data, objective, epochs, batch_size, valid, transform)
+    for record in track(records, total=epochs, description="fit", transient=True, disable=not progress):
+        history.epochs.append(record)
+    return history
+
+
+def begin(story: Any, lr: float = 1e-3, seed: int = 0) -> Training:
+    """The state of a fit before its first step."""
+    if not (isinstance(story, nn.Module) and isinstance(story, Story)):
+        raise ValueError(f"a story to fit should be an nn.Module with model and guide, got {type(story).__name__}")
+    if not 0 < lr < math.inf:
+        raise ValueError(f"lr should be positive and finite, got {lr}")
+    return Training(story, lr, seed)
+
+
+def run(
+    training: Training,
+    data: Batch,
+    objective: Objective,
+    epochs: int,
+    batch_size: int,
+    valid: Batch | None = None,
+    transform: Transform | None = None,
+) -> Iterator[Epoch]:
+    """Train for `epochs` more epochs, yielding a record after each. Between two of them the caller may do anything."""
+    for option, value in {"epochs": epochs, "batch_size": batch_size}.items():
+        if value < 1:
+            raise ValueError(f"{option} should be at least 1, got {value}")
+    story: Any = training.story
+    device = training.parameters[0].device
+    batch = tuple(part.to(device) for part in as_batch(data))
+    held_out = None if valid is None else tuple(part.to(device) for part in as_batch(valid))
+    with _generators_of(list(training.noise)):
+        check_data(story, _transformed(batch, transform))
+        if held_out is not None:
+            check_data(story, held_out)
+    for _ in range(epochs):
+        start = time.perf_counter()
+        before = training.state_dict()
+        loss = _pass(training, batch, objective, batch_size, transform)
+        if not math.isfinite(loss) or not _finite(training.parameters):
+            training.load_state_dict(before)
+            _find_not_finite(training, batch, objective, batch_size, transform)
+        valid_loss = None if held_out is None else _validate(training, held_out, objective)
+        yield Epoch(training.epoch, loss, valid_loss, time.perf_counter() - start)
+
+
+def _pass(
+    training: Training,
+    batch: tuple[Tensor, ...],
+    objective: Objective,
+    batch_size: int,
+    transform: Transform | None,
+) -> float:
+    """One epoch; its mean loss. Nothing is read back from the device before the end."""
+    total = torch.zeros((), device=batch[0].device)
+    training.story.train()
+    with _generators_of(training.noise), hot_loop():
+        for rows in _batches(training, len(batch[0]), batch_size):
+            total += _step(training, _rows(batch, rows, transform), objective) * len(rows)
+    training.epoch += 1
+    return total.item() / len(batch[0])
+
+
+def _batches(training: Training, data: int, batch_size: int) -> tuple[Tensor, ...]:
+    device = training.parameters[0].device
+    return torch.randperm(data, generator=training.order).to(device).split(batch_size)
+
+
+def _rows(batch: tuple[Tensor, ...], rows: Tensor, transform: Transform | None) -> tuple[Tensor, ...]:
+    return _transformed(tuple(part[rows] for part in batch), transform)
+
+
+def _transformed(batch: tuple[Tensor, ...], transform: Transform | None) -> tuple[Tensor, ...]:
+    return batch if transform is None else (transform(batch[0]), *batch[1:])
+
+
+def _step(training: Training, batch: tuple[Tensor, ...], objective: Objective) -> Tensor:
+    loss = objective(training.story, batch)
+    training.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    training.optimizer.step()
+    return loss.detach()
+
+
+@torch.no_grad()
+def _validate(training: Training, batch: tuple[Tensor, ...], objective: Objective) -> float:
+    total = 0.0
+    with evaluating(training.story), _generators_of(None), hot_loop():
+        torch.manual_seed(0)  # the same noise after every epoch: a curve without its jitter
+        for parts in zip(*(part.split(1024) for part in batch), strict=True):
+            total += objective(training.story, parts).item() * len(parts[0])
+    return total / len(batch[0])
+
+
+def _find_not_finite(
+    training: Training,
+    batch: tuple[Tensor, ...],
+    objective: Objective,
+    batch_size: int,
+    transform: Transform | None,
+) -> None:
+    """Repeat the epoch step by step, up to the step that breaks; stop before it and say where it broke."""
+    epoch = training.epoch + 1
+    with _generators_of(training.noise), hot_loop():
+        for step, rows in enumerate(_batches(training, len(batch[0]), batch_size), start=1):
+            before = training.state_dict()
+            noise = _generator_states()
+            part = _rows(batch, rows, transform)
+            loss = _step(training, part, objective)
+            if torch.isfinite(loss) and _finite(training.parameters):
+                continue
+            training.load_state_dict(before)
+            _set_generators(noise)
+            what = f"loss is {loss.item()}" if not torch.isfinite(loss) else "gradient is not finite"
+            where = not_finite(training.story, _rows(batch, rows, transform))
+            raise NotFinite(
+                f"the {what} in epoch {epoch}, step {step}, at {where}; "
+                "the story keeps the last good parameters: a smaller lr may help"
+            )
+    raise NotFinite(f"the loss was not finite in epoch {epoch}, and was finite when the epoch was repeated")
+
+
+def _finite(parameters: list[nn.Parameter]) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in parameters)
+
+
+def _generator_states() -> list[Tensor]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return [torch.get_rng_state(), *cuda]
+
+
+def _set_generators(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state_all(states[1:])
+
+
+@contextmanager
+def _generators_of(states: list[Tensor] | None) -> Iterator[list[Tensor]]:
+    """Draw from a fit's own generators for a while; `states` is left where they got to, the global ones untouched."""
+    outside = _generator_states()
+    mine = [] if states is None else states
+    if mine:
+        _set_generators(mine)
+    try:
+        yield mine
+    finally:
+        mine[:] = _generator_states()
+        _set_generators(outside)
