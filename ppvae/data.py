@@ -161,6 +161,8 @@ def _split(raw: Raw, generator: torch.Generator) -> tuple[list[Tensor], list[Ten
     test = order[:held] if raw.test_rows is None else torch.arange(rows, len(raw.values))
     chosen = [order[held + valid :], order[held : held + valid], test]
     values = torch.from_numpy(np.ascontiguousarray(raw.values)).flatten(1)
+    if values.is_floating_point():
+        values = values.float()  # first, so that what overflows is found
     strange = (~torch.isfinite(values)).nonzero()
     if len(strange):
         row, column = strange[0].tolist()
@@ -168,7 +170,7 @@ def _split(raw: Raw, generator: torch.Generator) -> tuple[list[Tensor], list[Ten
             f"every value should be a finite number, got {values[row, column]} at row {row}, column {column}: "
             "drop or fill such rows first"
         )
-    labels = None if raw.labels is None else torch.from_numpy(np.ascontiguousarray(raw.labels)).long()
+    labels = None if raw.labels is None else torch.from_numpy(raw.labels.astype(np.int64))
     return [values[rows].float() for rows in chosen], [None if labels is None else labels[rows] for rows in chosen]
 
 
@@ -178,8 +180,8 @@ def _describe(name: str, raw: Raw, train: Tensor) -> Observation:
         kind = "binary" if raw.maximum == 1 else "levels"
     elif np.issubdtype(raw.values.dtype, np.integer) and (raw.values >= 0).all():
         kind = "binary" if (raw.values <= 1).all() else "counts"
-    contrast = float(raw.maximum) if raw.maximum else max((train.max() - train.min()).item(), 1e-12)
-    return Observation(Path(name).name, kind, raw.shape, maximum=raw.maximum, contrast=contrast)
+    contrast = float(raw.maximum) if raw.maximum else _range(train)
+    return Observation(Path(name).absolute().name, kind, raw.shape, maximum=raw.maximum, contrast=contrast)
 
 
 def _binarise(
@@ -202,12 +204,14 @@ def _scale(
 ) -> tuple[list[Tensor], Observation, Callable[[Tensor], Tensor] | None]:
     features, top = observation.features, observation.maximum
     if scaling == "standardise":
-        mean, scale = parts[0].mean(dim=0), parts[0].std(dim=0)
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))  # a constant feature only moves to zero
+        mean, scale = parts[0].mean(dim=0), parts[0].std(dim=0, correction=0)
+        low, high = parts[0].amin(dim=0), parts[0].amax(dim=0)
+        mean = torch.where(high > low, mean, low)  # a constant feature only moves to zero; rounding may
+        scale = torch.where(high > low, scale, torch.ones_like(scale))  # give it a scale that is not quite
         jacobian = -scale.log().sum().item()
         record = replace(observation, kind="real", maximum=None, scaling=scaling, log_jacobian=jacobian)
         scaled = [(part - mean) / scale for part in parts]
-        return scaled, replace(record, contrast=(scaled[0].max() - scaled[0].min()).item()), None
+        return scaled, replace(record, contrast=_range(scaled[0])), None
     if top is None:
         raise ValueError(f"scaling={scaling} needs data with a largest level; {observation} has none: standardise them")
     if scaling == "unit":
@@ -227,6 +231,10 @@ class Dequantise:
 
     def __call__(self, x: Tensor) -> Tensor:
         return (x + torch.rand_like(x)) / self.levels
+
+
+def _range(x: Tensor) -> float:
+    return max((x.max() - x.min()).item(), 1e-12)
 
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:

@@ -1,12 +1,11 @@
 """Where data come from: the embedded digits, torchvision's data sets, array and table files, folders of images."""
 
 import shutil
-import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -50,7 +49,11 @@ def read_torchvision(name: str, root: Path) -> Raw:
     build, *splits = builders[name]
     parts = [_open(build, name, root, split) for split in splits]
     images = np.concatenate([_channels_first(name, part) for part in parts])
-    labels = np.concatenate([np.asarray(part.labels if name == "svhn" else part.targets) for part in parts])
+    per_part = [np.asarray(part.labels if name == "svhn" else part.targets) for part in parts]
+    sizes = [(len(part), len(labels)) for part, labels in zip(parts, per_part, strict=True)]
+    if any(images != labels for images, labels in sizes):
+        raise ValueError(f"{name} should have one label an image, got (images, labels) of {sizes} in train and test")
+    labels = np.concatenate(per_part)
     return Raw(images, images.shape[1:], labels, maximum=255, test_rows=len(parts[1]))
 
 
@@ -60,15 +63,18 @@ def _open(build: Callable[..., Any], name: str, root: Path, split: dict[str, Any
     except (RuntimeError, FileNotFoundError):
         pass  # not there, or not whole
     except Exception as error:
-        raise ValueError(f"the files of {name} under {root} should be whole, but: {_first_line(error)}") from error
-    new = not root.exists()
+        raise ValueError(f"the files of {name} under {root} should be whole, but: {_one_line(error)}") from error
+    missing = [folder for folder in (root, *root.parents) if not folder.exists()]
     try:
         return build(str(root), download=True, **split)
-    except (RuntimeError, URLError, OSError) as error:
-        if new:
+    except Exception as error:
+        if missing:
             shutil.rmtree(root, ignore_errors=True)
+        for folder in missing[1:]:
+            with suppress(OSError):  # somebody else uses it by now
+                folder.rmdir()
         raise FileNotFoundError(
-            f"{name} is not whole under {root} and could not be downloaded ({_first_line(error)}): "
+            f"{name} is not whole under {root} and could not be downloaded ({_one_line(error)}): "
             "put its original files there, or name the folder that holds them as root"
         ) from error
 
@@ -85,12 +91,11 @@ def _channels_first(name: str, part: Any) -> np.ndarray[Any, Any]:
 def read_numpy(path: Path) -> Raw:
     """A `.npy` array `(N, ...)`, or a `.npz` with an array `x` and, if there are any, labels `y`."""
     try:
-        stored = np.load(path, allow_pickle=False)
-        arrays = {"x": stored} if isinstance(stored, np.ndarray) else {key: stored[key] for key in stored.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} should be a whole numpy file without pickled objects: {_first_line(error)}"
-        ) from error
+        with path.open("rb") as file:
+            stored = np.load(file, allow_pickle=False)
+            arrays = {"x": stored} if isinstance(stored, np.ndarray) else {key: stored[key] for key in stored.files}
+    except Exception as error:  # a damaged archive fails in a dozen ways
+        raise ValueError(f"{path} should be a whole numpy file without pickled objects: {_one_line(error)}") from error
     if "x" not in arrays:
         raise ValueError(f"{path} should hold an array named x, got {', '.join(arrays) or 'none'}")
     values, labels = arrays["x"], arrays.get("y")
@@ -106,45 +111,43 @@ def read_numpy(path: Path) -> Raw:
 def read_csv(path: Path, label: str | None = None) -> Raw:
     """A table of numbers with commas, with or without a first line of names; one column may hold labels."""
     try:
-        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} should be text in UTF-8: {_first_line(error)}") from error
+        raise ValueError(f"{path} should be text in UTF-8: {_one_line(error)}") from error
+    lines = [(number, line.split(",")) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     if not lines:
         raise ValueError(f"{path} should hold rows of numbers; it is empty")
-    names = [cell.strip() for cell in lines[0].split(",")]
+    names = [cell.strip() for cell in lines[0][1]]
     named = any(not _is_number(name) for name in names)
-    rows = [line.split(",") for line in lines[named:]]
-    for number, row in enumerate(rows, start=1 + named):
+    rows = lines[named:]
+    if not rows:
+        raise ValueError(f"{path} should hold rows of numbers; it has only a line of names")
+    for number, row in rows:
         if len(row) != len(names):
             raise ValueError(f"{path} should have {len(names)} columns in every line, got {len(row)} in line {number}")
-    table = np.array(rows)
+    table = np.array([row for _, row in rows])
     labels = None
     if label is not None:
         if not named or label not in names:
             raise ValueError(f"{path} has no column '{label}': its columns are {', '.join(names)}")
         column = names.index(label)
-        labels = np.unique(table[:, column], return_inverse=True)[1]
+        labels = _numbered(table[:, column])
         table = np.delete(table, column, axis=1)
+        if not table.shape[1]:
+            raise ValueError(f"{path} should have a column of numbers beside the labels; it has only '{label}'")
     values = _numbers(path, table)
-    integers = values.astype(np.int64) if np.isfinite(values).all() and (values == values.round()).all() else values
-    return Raw(integers, (values.shape[1],), labels)
+    whole = (np.abs(values) < 2**53).all() and (values == values.round()).all()
+    return Raw(values.astype(np.int64) if whole else values, (values.shape[1],), labels)
 
 
 def read_folder(path: Path) -> Raw:
     """Images of one size; where they lie in subfolders, the subfolder's name is the label."""
-    from PIL import Image, UnidentifiedImageError
-
     files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGES)
     if not files:
         raise ValueError(f"{path} should hold images ({', '.join(sorted(IMAGES))}); it has none")
     images = []
     for file in files:
-        try:
-            with Image.open(file) as image:
-                pixels = np.asarray(image.convert("L" if image.mode in {"1", "L", "I;16"} else "RGB"))
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"{file} should be a whole image: {_first_line(error)}") from error
-        images.append(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
+        images.append(_read_image(file))
         if images[-1].shape != images[0].shape:
             raise ValueError(
                 f"images should be of one size: {files[0]} is {images[0].shape}, {file} {images[-1].shape}"
@@ -152,6 +155,20 @@ def read_folder(path: Path) -> Raw:
     folders = [file.parent.name for file in files]
     labels = np.unique(folders, return_inverse=True)[1] if len(set(folders)) > 1 else None
     return Raw(np.stack(images), images[0].shape, labels, maximum=255)
+
+
+def _read_image(file: Path) -> np.ndarray[Any, Any]:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            mode = image.mode
+            pixels = np.asarray(image.convert("L" if mode in {"1", "L"} else "RGB"))
+    except Exception as error:  # each format has its own way to fail
+        raise ValueError(f"{file} should be a whole image: {_one_line(error)}") from error
+    if mode.startswith(("I", "F")):  # conversion would cut every value at 255
+        raise ValueError(f"{file} should have 8 bits a channel, got mode {mode}: store such pixels as a .npy file")
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def import_torchvision() -> Any:
@@ -175,12 +192,25 @@ _kept_alive: list[torch.library.Library] = []
 
 
 def _numbers(path: Path, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if values.dtype == np.bool_ or np.issubdtype(values.dtype, np.integer):
-        return values.astype(np.uint8) if values.dtype == np.bool_ else values
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8)
+    if values.dtype.kind in "iu":
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
+    if values.dtype.kind not in "fUS":  # floats, or text that may spell numbers
+        raise ValueError(f"{path} should hold numbers only, got {values.dtype}")
     try:
         return values.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} should hold numbers only: {_first_line(error)}") from error
+        raise ValueError(f"{path} should hold numbers only: {_one_line(error)}") from error
+
+
+def _numbered(column: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Labels that are integers as they are; any others numbered in sorted order."""
+    cells = np.char.strip(column)
+    try:
+        return cells.astype(np.int64)
+    except (ValueError, OverflowError):
+        return np.unique(cells, return_inverse=True)[1]
 
 
 def _levels(values: np.ndarray[Any, Any]) -> int | None:
@@ -198,5 +228,5 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

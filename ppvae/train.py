@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
 from ppvae.base import Batch, Objective, Story
 from ppvae.inference.checks import check_data, hot_loop, not_finite
 from ppvae.inference.objectives import elbo
 from ppvae.inference.programs import as_batch, evaluating
+from ppvae.progress import track
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -125,7 +125,7 @@ def fit(
     training = begin(story, lr, seed)
     history = History()
     records = run(training, data, objective, epochs, batch_size, valid, transform)
-    for record in track(records, total=epochs, description="fit", transient=True, disable=not progress):
+    for record in track(records, "fit", total=epochs, show=progress):
         history.epochs.append(record)
     return history
 

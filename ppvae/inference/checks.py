@@ -40,14 +40,14 @@ def check_data(story: Story, batch: tuple[Tensor, ...], rows: int = 1024) -> Non
             place = strange[0].tolist()
             raise ValueError(f"data should be finite, got {part[tuple(place)].item()} at index {place}")
     with evaluating(story), pyro.validation_enabled(False):
+        for start in range(0, len(batch[0]), rows):
+            _check_rows(story, tuple(part[start : start + rows] for part in batch), start)
         lost = foreign_parameters(story, tuple(part[:1] for part in batch))
         if lost:
             raise ValueError(
                 f"every parameter should belong to the story, so that fit can move it; {', '.join(lost)} does not: "
                 "make it an nn.Parameter of the story, or of a part of it"
             )
-        for start in range(0, len(batch[0]), rows):
-            _check_rows(story, tuple(part[start : start + rows] for part in batch), start)
 
 
 def _check_rows(story: Story, batch: tuple[Tensor, ...], start: int) -> None:
@@ -103,11 +103,12 @@ def foreign_parameters(story: Story, batch: tuple[Tensor, ...]) -> list[str]:
     own = {id(parameter) for parameter in story.parameters()} if isinstance(story, nn.Module) else set()
     store = pyro.get_param_store()
     with store.scope(store.get_state()):
-        sites = [poutine.trace(program).get_trace(*batch).nodes for program in (story.guide, story.model)]
+        guide = poutine.trace(story.guide).get_trace(*batch)
+        model = poutine.trace(poutine.replay(story.model, trace=guide)).get_trace(*batch)
         return sorted(
             name
             for name, unconstrained in store.named_parameters()
-            if id(unconstrained) not in own and any(name in nodes for nodes in sites)
+            if id(unconstrained) not in own and (name in guide.nodes or name in model.nodes)
         )
 
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import pyro.distributions as dist
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from ppvae.base import Batch, Story
@@ -21,6 +20,7 @@ from ppvae.inference.weights import (
     standard_error,
     sum_sites,
 )
+from ppvae.progress import track
 
 BLOCK = 4096
 """Particles drawn from one random stream and evaluated at once. It bounds the memory, whatever the particle count."""
@@ -153,7 +153,7 @@ def _estimate(
     columns = []
     with evaluating(story), own_generators():
         rows = range(len(batch[0]))
-        for row in track(rows, description=method, transient=True, disable=not progress):
+        for row in track(rows, method, show=progress):
             datum = tuple(part[row : row + 1] for part in batch)
             log_w = _one_datum(story, datum, weigh, particles, seed)  # (particles, 1)
             columns.append(_reduce(log_w))

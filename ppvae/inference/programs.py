@@ -105,8 +105,9 @@ def codes(story: Story, data: Batch) -> Tensor:
 def reconstruct(story: Story, data: Batch) -> Tensor:
     """E[x | z] at the guide's mean z, `(batch, features)`."""
     batch = as_batch(data)
-    with evaluating(story), _AtMeans():
-        trace = run(story.guide, batch, particles=1)
+    with evaluating(story):
+        with _AtMeans():
+            trace = run(story.guide, batch, particles=1)
         return _observed_mean(run(poutine.replay(story.model, trace=trace), batch, particles=1))
 
 

@@ -3,6 +3,6 @@
 from ppvae.models import guides, likelihoods, priors
 from ppvae.models.autoencoders import Autoencoder
 from ppvae.models.linear import PCA
-from ppvae.models.vae import VAE
+from ppvae.models.vae import VAE, assemble
 
-__all__ = ["PCA", "VAE", "Autoencoder", "guides", "likelihoods", "priors"]
+__all__ = ["PCA", "VAE", "Autoencoder", "assemble", "guides", "likelihoods", "priors"]

@@ -1,0 +1,190 @@
+"""The command line: fit, evaluate, compare. The one file that knows everyone."""
+
+import platform
+import sys
+from collections.abc import Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+
+from ppvae import build, data, figures, lineup, report, runs, train
+from ppvae.inference.comparison import group_results
+from ppvae.inference.importance import importance, own_generators
+from ppvae.progress import console, track
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; what a person can mend is one line on standard error and exit status 2."""
+    build.use_working_folder()
+    try:
+        options = build.parse(command_line(), sys.argv[1:] if arguments is None else arguments)
+        if options.command is None:
+            raise ValueError("name a command: fit, evaluate or compare (ppvae --help tells more)")
+        COMMANDS[options.command](options[options.command])
+    except (ValueError, OSError) as error:
+        message = (str(error).strip() or type(error).__name__).splitlines()[0]
+        print(f"ppvae: error: {message}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ppvae: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def command_line() -> ArgumentParser:
+    parser = ArgumentParser(prog="ppvae", exit_on_error=False, description="Variational autoencoders on Pyro.")
+    parser.add_argument("--version", action="version", version=f"ppvae {version('ppvae')}")
+    commands = parser.add_subcommands(required=False, dest="command")
+    commands.add_subcommand("fit", fit_options(), help="fit a story and write a run folder")
+    commands.add_subcommand("evaluate", evaluate_options(), help="estimate the evidence of a run, with its errors")
+    commands.add_subcommand("compare", compare_options(), help="compare ways to infer on one data set")
+    return parser
+
+
+def fit_options() -> ArgumentParser:
+    parser = build.fit_parser()
+    parser.add_argument("--out", type=str, required=True, help="the run folder to write: new or empty")
+    return parser
+
+
+def evaluate_options() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, description="Estimate log p(x) of a run's data, with its errors.")
+    parser.add_argument("run", type=str, help="a folder that `ppvae fit` wrote")
+    parser.add_argument("--particles", type=int, default=1000, help="draws per datum")
+    parser.add_argument("--split", type=str, default="test", help="train, valid or test")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    return parser
+
+
+def compare_options() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False, description="Fit a line-up and write a table, figures and a page.")
+    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
+    parser.add_argument("--data", type=str, default="digits", help="a known name, or a .npy, .npz, .csv or folder")
+    parser.add_argument("--root", type=str, default="data", help="folder that holds torchvision's files")
+    parser.add_argument("--label", type=str, default=None, help="the column of labels in a .csv file")
+    parser.add_argument("--latent", type=int, default=8, help="number of latent dimensions")
+    parser.add_argument("--epochs", type=int, default=100, help="passes over the data in every fit")
+    parser.add_argument("--batch_size", type=int, default=128, help="rows per step")
+    parser.add_argument("--lr", type=float, default=3e-3, help="Adam's step size")
+    parser.add_argument("--particles", type=int, default=1000, help="draws per test datum for the evidence")
+    parser.add_argument("--seeds", type=int, default=1, help="fits of every contender; the table shows their spread")
+    parser.add_argument("--out", type=str, required=True, help="the folder to write: new or empty")
+    return parser
+
+
+def fit(options: Namespace) -> None:
+    """`ppvae fit`: a run folder with configuration, weights, curves and figures."""
+    out = options.pop("out")
+    parser = build.fit_parser()
+    with runs.new_folder(out) as folder:
+        dataset = runs.load_data_of(options)
+        options = build.complete(parser, options, dataset.observation)
+        objective = build.find_objective(options.objective, options.objective_args)
+        with own_generators():
+            torch.manual_seed(options.seed)
+            story = build.build_story(parser, options, dataset.observation)
+        story.to("cuda" if torch.cuda.is_available() else "cpu")
+        history, broken = train.History(), ""
+        training = train.begin(story, options.lr, options.seed)
+        records = train.run(
+            training,
+            dataset.train,
+            objective,
+            options.epochs,
+            options.batch_size,
+            dataset.valid,
+            dataset.resample,
+        )
+        try:
+            for record in track(records, "fit", total=options.epochs):
+                history.epochs.append(record)
+        except (train.NotFinite, KeyboardInterrupt) as stop:
+            if not history.epochs:
+                raise
+            broken = str(stop) or f"stopped in epoch {training.epoch}"
+        story.to("cpu")
+        runs.write(folder, parser.dump(options), dataset.observation, story, history.epochs)
+        figures.save(figures.of_run(story, dataset, history), folder / "figures")
+    last = history.epochs[-1]
+    print(f"epoch {last.epoch}: loss {last.loss:.3f}, on validation data {last.valid:.3f} nats per datum; run in {out}")
+    if broken:
+        raise ValueError(f"{broken}; the run so far is in {out}")
+
+
+def evaluate(options: Namespace) -> None:
+    """`ppvae evaluate RUN`: print the evidence, and keep it in the run folder."""
+    if options.split not in {"train", "valid", "test"}:
+        raise ValueError(f"split should be train, valid or test, got {options.split}")
+    if options.particles < 1:
+        raise ValueError(f"particles should be at least 1, got {options.particles}")
+    run = runs.read(options.run)
+    dataset = run.data()
+    x = getattr(dataset, options.split)
+    if options.split == "train" and dataset.resample is not None:
+        with own_generators():
+            torch.manual_seed(options.seed)
+            x = dataset.resample(x)
+    evidence = importance(run.story, x, options.particles, options.seed)
+    name = f"evidence-{options.split}-{options.particles}"
+    path = runs.write_evidence(run.path, name, evidence, run.observation)
+    print(f"{options.split} split of {run.observation}\n{evidence}\nsaved in {path}")
+
+
+def compare(options: Namespace) -> None:
+    """`ppvae compare`: a line-up on one data set, as a table, figures and one page."""
+    for option in ("latent", "epochs", "batch_size", "particles", "seeds"):
+        if options[option] < 1:
+            raise ValueError(f"{option} should be at least 1, got {options[option]}")
+    load = partial(data.load, options.data, root=options.root, label=options.label)
+    contenders = lineup.lineup(load().observation)
+    settings = {"command": "ppvae compare", **{k: v for k, v in options.as_dict().items() if k != "config"}}
+    with runs.new_folder(options.out) as folder:
+        chosen = ("latent", "epochs", "batch_size", "lr", "particles")
+        fits = lineup.compete(contenders, load, options.seeds, **{name: options[name] for name in chosen})
+        fitted = []
+        total = len(contenders) * options.seeds
+        for entry in track(fits, "compare", total=total):
+            fitted.append(entry)
+            console.print(f"{len(fitted)}/{total} {summary_line(entry)}", highlight=False, soft_wrap=True)
+        groups = group_results([entry.result for entry in fitted])
+        report.write_table(groups, settings | versions(), folder)
+        shown = [entry for entry in fitted if entry.result.seed == 0]
+        drawn = figures.save(figures.of_comparison(shown, groups), folder / "figures")
+        lead = (
+            f"{len(contenders)} ways to model {options.data}, fitted by the same loop and measured on the same "
+            f"{len(shown[0].data.test)} test data. Every story is a Pyro program; every log p(x) has its error."
+        )
+        page = folder / "report.html"
+        report.write_page(f"ppvae compare: {options.data}", lead, groups, drawn, settings | versions(), page)
+    width = None if sys.stdout.isatty() else 150
+    screen = Console(width=width)
+    for table in report.terminal_tables(groups):
+        screen.print(table)
+        screen.print()
+    for line in report.notes(options.seeds):
+        screen.print(line, highlight=False)
+    print(f"\ntable, figures and page: {Path(options.out) / 'report.html'}")
+
+
+def summary_line(entry: lineup.Fitted) -> str:
+    seconds = entry.result.measures["seconds"]
+    evidence = entry.result.evidence
+    figure = "" if evidence is None else f", -log p(x) {-evidence.estimate.mean().item():.2f}"
+    seed = f", seed {entry.result.seed}" if entry.result.seed else ""
+    return f"{entry.contender.name}{seed}{figure} ({seconds:.1f} s)"
+
+
+def versions() -> dict[str, str]:
+    """What a figure may depend on beside the options."""
+    packages = {name: version(name) for name in ("ppvae", "pyro-ppl", "torch")}
+    return packages | {"python": platform.python_version(), "machine": platform.machine()}
+
+
+COMMANDS = {"fit": fit, "evaluate": evaluate, "compare": compare}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Which figures a run and a comparison have: what each one shows is computed here and drawn by `plots`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ppvae import plots
+from ppvae.data import Dataset
+from ppvae.inference.comparison import Group
+from ppvae.inference.importance import own_generators
+from ppvae.inference.programs import codes, generate, reconstruct
+from ppvae.lineup import Fitted
+from ppvae.metrics import principal_plane
+from ppvae.models import priors
+from ppvae.train import History
+
+GRID = 15  # side of the decoded grid
+SHOWN = 12  # images in a row
+Figures = dict[str, tuple[Figure, str]]  # name: figure and caption
+
+
+def of_run(story: Any, data: Dataset, history: History) -> Figures:
+    """What `ppvae fit` leaves to look at."""
+    name, x, shape = type(story).__name__, data.test[:SHOWN], data.observation.shape
+    rows = {"test data": x, "reconstructions": reconstruct(story, x)}
+    if not isinstance(story.prior, priors.Flat):
+        rows["samples from the prior"] = samples(story, x)
+    plane = principal_plane(codes(story, data.test))
+    return {
+        "learning-curve": (plots.learning_curves({str(data.observation): {name: history}}, "Learning curve"), ""),
+        "images": (plots.image_rows(rows, shape, "Test data, E[x | z] at the guide's mean, E[x | z] at z ~ p(z)"), ""),
+        "latent-plane": (plots.latent_planes({name: plane}, data.test_labels, "Codes of the test data"), ""),
+    }
+
+
+def of_comparison(fitted: Sequence[Fitted], groups: Sequence[Group]) -> Figures:
+    """What `ppvae compare` shows beside its table."""
+    shape, labels = fitted[0].data.observation.shape, fitted[0].data.test_labels
+    stories = [entry for entry in fitted if entry.result.evidence is not None]
+    rebuilt: dict[str, Tensor] = {}
+    for entry in fitted:  # the data of each view once, before the first that saw them so
+        x = entry.data.test[:SHOWN]
+        rebuilt.setdefault(f"test data, {view(entry.data)}", x)
+        rebuilt[entry.contender.name] = reconstruct(entry.story, x)
+    drawn = {entry.contender.name: samples(entry.story, entry.data.test[:SHOWN]) for entry in stories}
+    planes = {entry.contender.name: principal_plane(codes(entry.story, entry.data.test)) for entry in fitted}
+    curves: dict[str, dict[str, History]] = {}
+    for entry in stories:
+        curves.setdefault(view(entry.data), {})[entry.contender.name] = entry.history
+    figures = {
+        "bounds": (
+            plots.bound_bars(groups, "What the bound gives away: -ELBO beside -log p(x)"),
+            "Where k-hat is good, the gap between two bars is KL(q(z|x) || p(z|x)), mean over the test data.",
+        ),
+        "reconstructions": (
+            plots.image_rows(rebuilt, shape, "Test data and their reconstructions"),
+            "E[x | z] with z the mean of the guide; the linear methods are blurred, the mass-valued ones crisp.",
+        ),
+        "samples": (
+            plots.image_rows(drawn, shape, "Samples from the prior"),
+            "E[x | z] with z drawn from p(z). A point-mass autoencoder with a flat prior has nothing to draw from.",
+        ),
+        "latent-planes": (
+            plots.latent_planes(planes, labels, "Codes of the test data, by label"),
+            "E_q[z | x]; codes of more than two dimensions in the plane of their two largest principal axes.",
+        ),
+        "learning-curves": (
+            plots.learning_curves(curves, "Learning curves"),
+            "Each story's own objective: the ELBO and the IWAE bound are different bounds on one log p(x).",
+        ),
+    }
+    flat = next((entry for entry in stories if entry.contender.latent == 2), None)
+    if flat is not None and len(shape) == 3:
+        title = f"E[x | z] over the latent plane\n{flat.contender.name}"
+        grid = plots.decoded_grid(decoded_plane(flat.story), shape, GRID, title)
+        figures["decoded-grid"] = (grid, "Equal steps in probability under the prior N(0, I).")
+    return figures
+
+
+@torch.no_grad()
+def decoded_plane(story: Any) -> Tensor:
+    """E[x | z] on a grid of quantiles of N(0, I), `(GRID * GRID, features)`: z1 to the right, z2 upwards."""
+    axis = torch.distributions.Normal(0, 1).icdf((torch.arange(GRID) + 0.5) / GRID)
+    plane = torch.cartesian_prod(axis.flip(0), axis).flip(1)
+    return story.likelihood(plane.to(next(story.parameters()))).mean
+
+
+def samples(story: Any, like: Tensor) -> Tensor:
+    """E[x | z] with z from the prior, the same draws each time."""
+    with own_generators():
+        torch.manual_seed(0)
+        return generate(story, like)
+
+
+def view(data: Dataset) -> str:
+    """How the data were observed, in a word or two."""
+    observation = data.observation
+    if observation.binarisation != "none":
+        return "binarised"
+    return {"none": "as they are", "unit": "scaled"}.get(observation.scaling, f"{observation.scaling}d")
+
+
+def save(figures: Figures, folder: Path) -> dict[str, tuple[Path, str]]:
+    """Every figure as a PNG file: its path and caption by name."""
+    folder.mkdir()
+    saved = {}
+    for name, (figure, caption) in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=130)
+        saved[name] = (folder / f"{name}.png", caption)
+    return saved

@@ -1,0 +1,152 @@
+"""Results side by side: what is comparable is ranked with paired errors, the rest is labelled."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppvae.inference.importance import Evidence
+
+COLUMNS = {
+    "neg_elbo": "test -ELBO, nats per datum; lower is better",
+    "neg_log_p": "test -log p(x) by importance sampling from the guide, nats per datum; lower is better",
+    "monte_carlo_error": "Monte Carlo standard error of that mean",
+    "behind": "how far -log p(x) is behind the best of its group, nats per datum",
+    "behind_error": "standard error of that difference, paired by datum (test sampling and Monte Carlo)",
+    "ess": "mean effective sample size per datum",
+    "k_above": "share of test data with Pareto k-hat > 0.7: there the estimate is unreliable, likely too pessimistic",
+    "naive_neg_log_p": "the same estimate with draws from the prior, log 1/n sum p(x|z_i): what the guide buys",
+    "reconstruction": "squared error per datum, features on a scale from 0 to 1",
+    "active_units": "latent dimensions with Var_x(E_q[z|x]) > 0.01",
+    "neighbour": "1-NN accuracy of the code",
+    "probe": "accuracy of a linear probe on the code",
+    "seconds": "of the fit",
+}
+"""What each column of a comparison holds."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One fitted contender on one seed. `group` says what was observed: only equal groups are ranked together."""
+
+    name: str
+    group: str
+    seed: int
+    evidence: Evidence | None  # None: a point-mass guide has no evidence by this way
+    naive: Evidence | None
+    measures: dict[str, float]  # reconstruction, active_units, neighbour, probe, seconds; nan where there is none
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender over its seeds: the mean of every column, and its standard deviation over seeds."""
+
+    name: str
+    mean: dict[str, float]
+    spread: dict[str, float]
+    seeds: int
+
+    def as_dict(self) -> dict[str, Any]:
+        spread = {f"{column}_spread": value for column, value in self.spread.items()} if self.seeds > 1 else {}
+        return {"name": self.name, "seeds": self.seeds, **self.mean, **spread}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Contenders that scored the same observation, best -log p(x) first; those without evidence keep their order."""
+
+    label: str
+    rows: list[Row]
+    ranked: bool
+
+
+def group_results(results: Sequence[Result]) -> list[Group]:
+    """Group by what was observed and by whether there is evidence; rank inside a group only."""
+    groups = []
+    keys = dict.fromkeys((result.group, result.evidence is not None) for result in results)
+    for label, ranked in keys:
+        members = [r for r in results if r.group == label and (r.evidence is not None) == ranked]
+        best = _best(members) if ranked else None
+        names = dict.fromkeys(member.name for member in members)
+        rows = [_row([m for m in members if m.name == name], best) for name in names]
+        if ranked:
+            rows.sort(key=lambda row: row.mean["neg_log_p"])
+        else:
+            label = f"{label}; point-mass guides: no evidence, not ranked"
+        groups.append(Group(label, rows, ranked))
+    return groups
+
+
+def _best(members: Sequence[Result]) -> Evidence | None:
+    """Per-datum estimates and errors of the contender with the highest mean estimate, over its seeds."""
+    names = dict.fromkeys(member.name for member in members)
+    pooled = [_pool([m.evidence for m in members if m.name == name and m.evidence]) for name in names]
+    return max(pooled, key=lambda evidence: evidence.estimate.mean().item())
+
+
+def _pool(evidences: Sequence[Evidence]) -> Evidence:
+    """The mean over seeds, datum by datum; errors of independent runs add in quadrature."""
+    first = evidences[0]
+
+    def mean(name: str) -> Tensor:
+        return torch.stack([getattr(evidence, name) for evidence in evidences]).mean(0)
+
+    def error(name: str) -> Tensor:
+        squares = torch.stack([getattr(evidence, name).square() for evidence in evidences])
+        return squares.sum(0).sqrt() / len(evidences)
+
+    return Evidence(
+        estimate=mean("estimate"),
+        standard_error=error("standard_error"),
+        ess=mean("ess"),
+        pareto_k=mean("pareto_k"),
+        elbo=mean("elbo"),
+        elbo_standard_error=error("elbo_standard_error"),
+        bound=first.bound,
+        particles=first.particles,
+        method=first.method,
+    )
+
+
+def _row(members: Sequence[Result], best: Evidence | None) -> Row:
+    per_seed = [_figures(member) for member in members]
+    columns = per_seed[0].keys()
+    values = {column: torch.tensor([figures[column] for figures in per_seed]).double() for column in columns}
+    mean = {column: value.mean().item() for column, value in values.items()}
+    spread = {c: value.std().item() if len(value) > 1 else math.nan for c, value in values.items()}
+    evidences = [member.evidence for member in members if member.evidence]
+    mean["behind"] = mean["behind_error"] = math.nan
+    if best is not None:
+        pooled = _pool(evidences)
+        mean["monte_carlo_error"] = float(pooled.summary()["monte_carlo_error"])
+        mean["behind"], mean["behind_error"] = paired_difference(best.estimate, pooled.estimate)
+    return Row(members[0].name, {column: mean[column] for column in COLUMNS}, spread, len(members))
+
+
+def paired_difference(better: Tensor, other: Tensor) -> tuple[float, float]:
+    """Mean of better - other over the same data, and its standard error.
+
+    Pairing takes out what makes a datum hard for both, so small differences can be told. Each per-datum estimate
+    carries its Monte Carlo error, so the spread of the differences holds both kinds.
+    """
+    difference = better - other
+    if len(difference) == 1:
+        return difference.item(), math.nan
+    return difference.mean().item(), (difference.std() / len(difference) ** 0.5).item()
+
+
+def _figures(result: Result) -> dict[str, float]:
+    figures = dict.fromkeys(COLUMNS, math.nan) | result.measures
+    if result.evidence is not None:
+        summary = result.evidence.summary()
+        figures["neg_elbo"] = -float(summary["elbo"])
+        figures["neg_log_p"] = -float(summary["log_p"])
+        figures["monte_carlo_error"] = float(summary["monte_carlo_error"])
+        figures["ess"] = float(summary["ess"])
+        figures["k_above"] = float(summary["pareto_k_above_0.7"])
+    if result.naive is not None:
+        figures["naive_neg_log_p"] = -float(result.naive.summary()["log_p"])
+    return figures

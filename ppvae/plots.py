@@ -1,0 +1,136 @@
+"""Results to figures. Nothing is computed here that a table should hold."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ppvae.inference.comparison import Group
+from ppvae.train import History
+
+FIRST, SECOND = "#4477aa", "#cc6677"
+
+
+def image_rows(rows: Mapping[str, Tensor], shape: tuple[int, ...], title: str) -> Figure:
+    """One labelled strip of images, `(N, features)`, for each entry; data that are no images as one line each."""
+    columns = max(len(images) for images in rows.values())
+    figure = Figure(figsize=(2.6 + 0.45 * columns, 0.47 * len(rows) + 0.6), layout="constrained")
+    axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+    for axis, (name, images) in zip(axes, rows.items(), strict=True):
+        _strip(axis, images.detach().cpu().float(), shape)
+        weight = "bold" if name.startswith("test data") else "normal"
+        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8, fontweight=weight)
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _strip(axis: Axes, images: Tensor, shape: tuple[int, ...]) -> None:
+    if len(shape) != 3 or shape[0] not in {1, 3}:
+        axis.plot(images.T.numpy(), lw=0.8, alpha=0.7)
+        return
+    low, high = images.min(), images.max()
+    images = ((images - low) / (high - low).clamp_min(1e-12)).reshape(-1, *shape)
+    paper = 0.0 if shape[0] == 1 else 1.0  # grey levels are ink on white paper
+    framed = torch.nn.functional.pad(images, (1, 1, 1, 1), value=paper)
+    picture = torch.cat(list(framed), dim=-1).permute(1, 2, 0).squeeze(-1)
+    axis.imshow(picture.numpy(), cmap="gray_r", vmin=0, vmax=1)
+
+
+def latent_planes(planes: Mapping[str, Tensor], labels: Tensor | None, title: str) -> Figure:
+    """One scatter of codes `(N, 2)` for each entry, coloured by label."""
+    columns = min(4, len(planes))
+    rows = -(-len(planes) // columns)
+    figure = Figure(figsize=(max(3.2 * columns, 5), 3.0 * rows + 0.8), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    classes = [] if labels is None else sorted(set(labels.tolist()))
+    colours = matplotlib.colormaps["tab10" if len(classes) <= 10 else "turbo"].resampled(max(len(classes), 2))
+    for axis in axes[len(planes) :]:
+        axis.set_visible(False)
+    for axis, (name, codes) in zip(axes, planes.items(), strict=False):
+        points = codes.detach().cpu()
+        if labels is None:
+            axis.scatter(points[:, 0], points[:, 1], s=6, color=FIRST, linewidths=0)
+        for index, label in enumerate(classes):
+            chosen = points[labels == label]
+            axis.scatter(chosen[:, 0], chosen[:, 1], s=6, color=colours(index), label=str(label), linewidths=0)
+        axis.set_title(name, fontsize=9)
+        axis.tick_params(labelsize=7)
+    if 0 < len(classes) <= 20:
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=10, markerscale=3, fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def decoded_grid(images: Tensor, shape: tuple[int, ...], side: int, title: str) -> Figure:
+    """`side` x `side` decoded images, laid out as their codes lie in the latent plane."""
+    channels, height, width = shape
+    grid = images.detach().cpu().float().reshape(side, side, channels, height, width)
+    picture = grid.permute(0, 3, 1, 4, 2).reshape(side * height, side * width, channels)
+    picture = (picture - picture.min()) / (picture.max() - picture.min()).clamp_min(1e-12)
+    figure = Figure(figsize=(6, 6.4), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(picture.squeeze(-1).numpy(), cmap="gray_r")
+    names = [f"{(i + 0.5) / side:.2f}" for i in range(side)]
+    axis.set_xticks([(i + 0.5) * width - 0.5 for i in range(side)][::2], names[::2], fontsize=8)
+    axis.set_yticks([(i + 0.5) * height - 0.5 for i in range(side)][::2], names[::-1][::2], fontsize=8)
+    axis.set_xlabel("z1, as a quantile of N(0, 1)")
+    axis.set_ylabel("z2, as a quantile of N(0, 1)")
+    axis.set_title(title, fontsize=11)
+    return figure
+
+
+def learning_curves(curves: Mapping[str, Mapping[str, History]], title: str) -> Figure:
+    """One panel for each group of comparable losses: training dashed, validation solid, nats per datum."""
+    figure = Figure(figsize=(max(4.6 * len(curves), 6), 4.2), layout="constrained")
+    for axis, (group, histories) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        late: list[float] = []
+        for index, (name, history) in enumerate(histories.items()):
+            epochs = range(1, len(history.loss) + 1)
+            valid = [np.nan if value is None else value for value in history.valid]
+            axis.plot(epochs, history.loss, "--", color=f"C{index}", lw=1, alpha=0.7)
+            axis.plot(epochs, valid, color=f"C{index}", lw=1.4, label=name)
+            late += [*history.loss[len(history.loss) // 15 :], *valid[len(valid) // 15 :]]
+        finite = [value for value in late if np.isfinite(value)]
+        if finite and max(finite) > min(finite):  # the first epochs would flatten all the rest
+            margin = 0.05 * (max(finite) - min(finite))
+            axis.set_ylim(min(finite) - margin, max(finite) + margin)
+        axis.set_title(group, fontsize=9)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel("loss, nats per datum")
+        axis.legend(fontsize=7)
+    figure.suptitle(f"{title} (dashed: training; solid: validation)", fontsize=11)
+    return figure
+
+
+def bound_bars(groups: Sequence[Group], title: str) -> Figure:
+    """-ELBO beside -log p(x) for every ranked row, one panel for each group, with their errors."""
+    ranked = [group for group in groups if group.ranked]
+    heights = [len(group.rows) for group in ranked]
+    figure = Figure(figsize=(8.5, 0.5 * sum(heights) + 0.7 * len(ranked) + 0.9), layout="constrained")
+    axes = figure.subplots(len(ranked), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for axis, group in zip(axes, ranked, strict=True):
+        places = np.arange(len(group.rows))
+        elbo = [row.mean["neg_elbo"] for row in group.rows]
+        log_p = [row.mean["neg_log_p"] for row in group.rows]
+        errors = [2 * row.mean["monte_carlo_error"] for row in group.rows]
+        axis.barh(places - 0.2, elbo, 0.38, color=FIRST, label="-ELBO")
+        axis.barh(places + 0.2, log_p, 0.38, xerr=errors, color=SECOND, label="-log p(x) ± 2 Monte Carlo errors")
+        axis.set_yticks(places, [row.name for row in group.rows], fontsize=8)
+        axis.invert_yaxis()
+        low, high = min(elbo + log_p), max(elbo + log_p)
+        margin = 0.15 * (high - low) + 0.02 * abs(high)
+        axis.set_xlim(low - margin, high + margin)  # cut: the differences are what matters
+        axis.set_title(group.label, fontsize=9, loc="left")
+        axis.grid(axis="x", alpha=0.3)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    axes[-1].set_xlabel("nats per datum, lower is better (axes are cut)", fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    return figure

@@ -1,0 +1,153 @@
+"""One self-contained HTML page and plain files for a comparison: no network, no script, figures inline."""
+
+import base64
+import csv
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ppvae.inference.comparison import COLUMNS, Group, Row
+
+HEADINGS = {
+    "neg_elbo": "-ELBO",
+    "neg_log_p": "-log p(x)",
+    "behind": "behind best",
+    "ess": "ESS",
+    "k_above": "k-hat>0.7",
+    "naive_neg_log_p": "naive -log p",
+    "reconstruction": "recon. error",
+    "active_units": "active",
+    "neighbour": "1-NN",
+    "probe": "probe",
+    "seconds": "seconds",
+}
+DIGITS = {"ess": 0, "active_units": 0, "seconds": 1, "reconstruction": 3}
+PERCENT = {"k_above", "neighbour", "probe"}
+WITH_ERROR = {"neg_log_p": "monte_carlo_error", "behind": "behind_error"}
+
+
+def cell(row: Row, column: str) -> str:
+    """A figure as a person reads it, with the error that belongs to it, and its spread where there are seeds."""
+    value = row.mean[column]
+    if math.isnan(value):
+        return "-"
+    if column in PERCENT:
+        return f"{value:.0%}"
+    text = f"{value:.{DIGITS.get(column, 2)}f}"
+    error = row.mean[WITH_ERROR[column]] if column in WITH_ERROR else math.nan
+    if column == "behind" and value == 0:
+        return "best"
+    if not math.isnan(error):
+        text += f" ± {error:.2f}"
+    spread = row.spread.get(column, math.nan)
+    if row.seeds > 1 and column in {"neg_elbo", "neg_log_p"} and not math.isnan(spread):
+        text += f" (sd {spread:.2f})"
+    return text
+
+
+def terminal_tables(groups: Sequence[Group]) -> list[Table]:
+    """A table for each group of comparable results."""
+    tables = []
+    for group in groups:
+        shown = [c for c in HEADINGS if any(not math.isnan(row.mean[c]) for row in group.rows)]
+        table = Table(title=group.label, title_justify="left", title_style="bold", padding=(0, 1), box=None)
+        table.add_column("", no_wrap=True)
+        for column in shown:
+            table.add_column(HEADINGS[column], justify="right", no_wrap=True)
+        for row in group.rows:
+            table.add_row(row.name, *(cell(row, column) for column in shown))
+        tables.append(table)
+    return tables
+
+
+def notes(seeds: int) -> list[str]:
+    """How to read the table: one line each."""
+    lines = [
+        "nats per datum, lower is better; groups observe different things and are never ranked together",
+        "-log p(x) ± its Monte Carlo error; 'behind best' ± its error paired over the test data",
+        "k-hat > 0.7: the share of test data whose estimate is unreliable: -log p(x) is then likely too high",
+        "naive: the same estimate with draws from the prior, which the guide improves on",
+    ]
+    if seeds > 1:
+        lines.append(f"sd: standard deviation over {seeds} seeds of the fit")
+    return lines
+
+
+def write_table(groups: Sequence[Group], settings: Mapping[str, Any], folder: Path) -> None:
+    """`table.csv` and `table.json`: every column unrounded, with the group that says what is comparable."""
+    rows = [{"group": group.label, "ranked": group.ranked, **row.as_dict()} for group in groups for row in group.rows]
+    with open(folder / "table.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows({k: "" if _is_nan(v) else v for k, v in row.items()} for row in rows)
+    plain = [{k: None if _is_nan(v) else v for k, v in row.items()} for row in rows]
+    record = {"settings": dict(settings), "columns": COLUMNS, "rows": plain}
+    (folder / "table.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def write_page(
+    title: str,
+    lead: str,
+    groups: Sequence[Group],
+    figures: Mapping[str, tuple[Path, str]],
+    settings: Mapping[str, Any],
+    path: Path,
+) -> None:
+    """`report.html`. `figures` maps a heading to a PNG file and its caption."""
+    seeds = max(row.seeds for group in groups for row in group.rows)
+    parts = [f"<h1>{_text(title)}</h1>", f"<p>{_text(lead)}</p>"]
+    parts += [_html_table(group) for group in groups]
+    parts.append("<ul>" + "".join(f"<li>{_text(line)}</li>" for line in notes(seeds)) + "</ul>")
+    for heading, (file, caption) in figures.items():
+        data = base64.b64encode(file.read_bytes()).decode()
+        name = _text(heading.replace("-", " ").capitalize())
+        parts.append(
+            f"<figure><h2>{name}</h2><img alt='{name}' src='data:image/png;base64,{data}'>"
+            f"<figcaption>{_text(caption)}</figcaption></figure>"
+        )
+    shown = "".join(f"<tr><th>{_text(k)}</th><td>{_text(v)}</td></tr>" for k, v in settings.items())
+    columns = "".join(f"<tr><th>{_text(HEADINGS.get(k, k))}</th><td>{_text(v)}</td></tr>" for k, v in COLUMNS.items())
+    parts.append(f"<h2>What the columns hold</h2><table class='plain'>{columns}</table>")
+    parts.append(f"<h2>How it was made</h2><table class='plain'>{shown}</table>")
+    page = PAGE.replace("TITLE", _text(title)).replace("BODY", "\n".join(parts))
+    path.write_text(page, encoding="utf-8")
+
+
+def _html_table(group: Group) -> str:
+    shown = [c for c in HEADINGS if any(not math.isnan(row.mean[c]) for row in group.rows)]
+    head = "".join(f"<th title='{_text(COLUMNS[c])}'>{_text(HEADINGS[c])}</th>" for c in shown)
+    body = "".join(
+        f"<tr><th>{_text(row.name)}</th>" + "".join(f"<td>{_text(cell(row, c))}</td>" for c in shown) + "</tr>"
+        for row in group.rows
+    )
+    return f"<h2>{_text(group.label)}</h2><table><tr><th></th>{head}</tr>{body}</table>"
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value), quote=True)
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>TITLE</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1150px; margin: 2em auto; padding: 0 1em }
+h1 { font-size: 1.6em } h2 { font-size: 1.1em; margin-top: 2em }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { padding: .25em .7em; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap }
+th:first-child, .plain td, .plain th { text-align: left } tr th:first-child { font-weight: 500 }
+.plain td { white-space: normal }
+figure { margin: 2em 0 } img { max-width: 100% } figcaption { color: #555 }
+</style></head><body>
+BODY
+</body></html>
+"""

@@ -1,0 +1,140 @@
+"""The run folder: configuration, what was observed, weights and curves as plain files, without pickle."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
+
+from ppvae.build import build_story, fit_parser, parse
+from ppvae.data import Dataset, Observation
+from ppvae.data import load as load_data
+from ppvae.inference.importance import Evidence
+from ppvae.models import VAE
+from ppvae.train import Epoch
+
+CONFIG, OBSERVATION, WEIGHTS, METRICS = "config.yaml", "observation.json", "weights.safetensors", "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read back."""
+
+    path: Path
+    options: Namespace
+    observation: Observation
+    story: VAE
+
+    def data(self) -> Dataset:
+        """The data of the run, checked to be observed as they were at its fit."""
+        data = load_data_of(self.options)
+        if data.observation != self.observation:
+            raise ValueError(
+                f"the data should be those of the run ({self.observation}), got {data.observation}; "
+                f"a figure on other data could not be compared with it"
+            )
+        return data
+
+
+def load(path: str | Path) -> VAE:
+    """The story that a run folder holds, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: no run at `path`.
+        ValueError: a configuration or weights that cannot be read.
+    """
+    return read(path).story
+
+
+def read(path: str | Path) -> Run:
+    """A run folder with everything in it that later commands need."""
+    path = Path(path)
+    missing = [name for name in (CONFIG, OBSERVATION, WEIGHTS) if not (path / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"a run folder should hold {', '.join(missing)}; {path} does not")
+    parser = fit_parser()
+    options = parse(parser, ["--config", str(path / CONFIG)])
+    try:
+        observation = Observation.from_dict(json.loads((path / OBSERVATION).read_text(encoding="utf-8")))
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path / OBSERVATION} should say what was observed, but: {error!r}") from error
+    story = build_story(parser, options, observation)
+    try:
+        load_model(story, path / WEIGHTS)
+    except (SafetensorError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f"{path / WEIGHTS} should hold the weights of {CONFIG}'s story, but: {first}") from error
+    return Run(path, options, observation, story.eval())
+
+
+def load_data_of(options: Namespace) -> Dataset:
+    """The data that options name."""
+    names = ("root", "binarisation", "scaling", "label")
+    return load_data(options.data, **{name: options.get(name) for name in names}, seed=0)
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A folder that appears under its name only when all of it is written.
+
+    Raises:
+        FileExistsError: the folder is there and not empty.
+    """
+    path = Path(path)
+    refuse_used(path)
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if path.is_dir():
+            path.rmdir()
+        os.replace(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def refuse_used(path: str | Path) -> None:
+    """Raise FileExistsError when `path` is there and holds anything."""
+    path = Path(path)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise FileExistsError(f"an output folder should be new or empty; {path} is not: name another, or remove it")
+
+
+def write(folder: Path, config: str, observation: Observation, story: VAE, epochs: list[Epoch]) -> None:
+    """Everything that `read` needs, and the curves."""
+    (folder / CONFIG).write_text(config, encoding="utf-8")
+    write_json(folder / OBSERVATION, observation.as_dict())
+    save_model(story, str(folder / WEIGHTS))
+    lines = [json.dumps(asdict(epoch)) + "\n" for epoch in epochs]
+    (folder / METRICS).write_text("".join(lines), encoding="utf-8")
+
+
+def write_evidence(folder: Path, name: str, evidence: Evidence, observation: Observation) -> Path:
+    """The summary as JSON and the per-datum figures as CSV, replaced whole if they are there."""
+    rows = ["datum,estimate,standard_error,ess,pareto_k,elbo,elbo_standard_error"]
+    columns = [getattr(evidence, column).tolist() for column in rows[0].split(",")[1:]]
+    rows += [
+        f"{datum}," + ",".join(f"{x:.9g}" for x in figures) for datum, figures in enumerate(zip(*columns, strict=True))
+    ]
+    _replace(folder / f"{name}.csv", "\n".join(rows) + "\n")
+    path = folder / f"{name}.json"
+    _replace(path, json.dumps({"observation": observation.as_dict(), **evidence.summary()}, indent=1) + "\n")
+    return path
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

@@ -1,0 +1,438 @@
+"""From a name to splits, and what is recorded of them."""
+
+import json
+from math import log, sqrt
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.preprocessing import StandardScaler
+from torch.distributions import AffineTransform, Independent, Normal, TransformedDistribution
+
+from ppvae.data import Observation, load
+
+DRAWN = ["static", "dynamic"]
+
+
+def refusal(error, *arguments, **options):
+    """The message of the error that `load` raises: always one line."""
+    with pytest.raises(error) as caught:
+        load(*arguments, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def splits(data):
+    return [data.train, data.valid, data.test]
+
+
+def labels(data):
+    return [data.train_labels, data.valid_labels, data.test_labels]
+
+
+def multiset(values, classes):
+    """Rows, each with its label, in an order of their own."""
+    return sorted(np.column_stack([np.asarray(values), np.asarray(classes)]).tolist())
+
+
+def saved(path, x, y=None):
+    if y is None:
+        np.save(path / "a.npy", x)
+        return str(path / "a.npy")
+    np.savez(path / "a.npz", x=x, y=y)
+    return str(path / "a.npz")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits")
+
+
+# --- splits
+
+
+def test_digits_are_split_without_loss(digits):
+    assert [len(part) for part in splits(digits)] == [1258, 180, 359]
+    source = load_digits()
+    together = multiset(torch.cat(splits(digits)), torch.cat(labels(digits)))
+    assert together == multiset(source.data, source.target)
+
+
+def test_digits_observation(digits):
+    assert digits.observation == Observation("digits", "levels", (1, 8, 8), maximum=16, contrast=16.0)
+    assert digits.resample is None
+    assert all(part.dtype == torch.float32 for part in splits(digits))
+    assert all(part.dtype == torch.int64 for part in labels(digits))
+
+
+def test_the_seed_chooses_the_split(digits):
+    for one, other in zip(
+        splits(digits) + labels(digits), splits(load("digits")) + labels(load("digits")), strict=True
+    ):
+        assert torch.equal(one, other)
+    other = load("digits", seed=1)
+    assert not any(torch.equal(*pair) for pair in zip(splits(digits), splits(other), strict=True))
+    assert multiset(torch.cat(splits(other)), torch.cat(labels(other))) == multiset(
+        torch.cat(splits(digits)), torch.cat(labels(digits))
+    )
+
+
+@pytest.mark.parametrize(("rows", "sizes"), [(3, [1, 1, 1]), (10, [7, 1, 2]), (101, [71, 10, 20])])
+def test_sizes_of_splits(rows, sizes, tmp_path):
+    data = load(saved(tmp_path, np.arange(rows)[:, None]))
+    assert [len(part) for part in splits(data)] == sizes
+    assert sorted(torch.cat(splits(data)).flatten().tolist()) == list(range(rows))
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_too_few_rows(rows, tmp_path):
+    message = refusal(ValueError, saved(tmp_path, np.ones((rows, 4))))
+    assert "at least 3 rows" in message
+    assert f"got {rows}" in message
+
+
+# --- files
+
+
+@pytest.mark.parametrize(
+    ("x", "kind", "maximum", "contrast"),
+    [
+        (np.arange(40, dtype=np.uint8).reshape(10, 2, 2), "levels", 255, 255.0),
+        (np.eye(10, 4, dtype=np.uint8), "binary", 1, 1.0),
+        (np.eye(10, 4, dtype=bool), "binary", 1, 1.0),
+        (np.tile([[0, 1, 1]], (10, 1)), "binary", None, 1.0),
+        (np.tile([[0, 1, 7]], (10, 1)), "counts", None, 7.0),
+        (np.tile([[0, 1, -1]], (10, 1)), "real", None, 2.0),
+        (np.tile([[0.0, 1.0, 1.0]], (10, 1)), "real", None, 1.0),
+        (np.ones((10, 3)), "real", None, 1e-12),
+    ],
+    ids=["bytes", "bits", "truths", "0 and 1", "counts", "signed", "floats", "constant"],
+)
+def test_kinds_of_npy(x, kind, maximum, contrast, tmp_path):
+    data = load(saved(tmp_path, x))
+    expected = Observation("a.npy", kind, x.shape[1:], maximum=maximum, contrast=contrast)
+    assert data.observation == expected
+    assert data.observation.features == x[0].size
+    together = torch.cat(splits(data)).numpy()
+    assert sorted(together.tolist()) == sorted(x.reshape(10, -1).astype(float).tolist())
+    assert labels(data) == [None, None, None]
+
+
+def test_labels_of_npz_follow_their_rows(tmp_path):
+    x = np.random.default_rng(0).normal(size=(20, 2, 3)).astype(np.float32)
+    y = np.arange(20, dtype=">i2")
+    data = load(saved(tmp_path, x, y))
+    for rows, classes in zip(splits(data), labels(data), strict=True):
+        np.testing.assert_array_equal(rows, x[classes].reshape(-1, 6))
+    assert sorted(torch.cat(labels(data)).tolist()) == list(range(20))
+    assert (data.observation.name, data.observation.shape) == ("a.npz", (2, 3))
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [(["0", "1"], "binary"), (["2", "0"], "counts"), (["-2", "0"], "real"), (["0.5", "0"], "real")],
+)
+def test_csv(cells, kind, tmp_path):
+    table = [[cells[i % 2], str(i), f"class {i}"] for i in range(12)]
+    if kind == "binary":
+        table = [[cell, cell, name] for cell, _, name in table]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(",".join(row) for row in [["a", "b", "what"], *table]))
+    data = load(str(path), label="what")
+    assert data.observation == Observation("a.csv", kind, (2,), contrast=data.observation.contrast)
+    order = sorted(range(12), key=lambda i: table[i][2])  # labels are numbered in the order of their names
+    for rows, classes in zip(splits(data), labels(data), strict=True):
+        expected = [[float(cell) for cell in table[order[label]][:2]] for label in classes]
+        assert rows.tolist() == expected
+
+
+def test_folder_of_images(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (12, 3, 4, 3), dtype=np.uint8)
+    for i, image in enumerate(images):
+        folder = tmp_path / "photos" / f"class-{i % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i}.png")
+    data = load(str(tmp_path / "photos"))
+    assert data.observation == Observation("photos", "levels", (3, 3, 4), maximum=255, contrast=255.0)
+    together = multiset(torch.cat(splits(data)), torch.cat(labels(data)))
+    assert together == multiset(images.transpose(0, 3, 1, 2).reshape(12, -1), np.arange(12) % 3)
+
+
+def test_the_folder_itself_has_a_name(tmp_path, monkeypatch):
+    for i in range(3):
+        Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    assert load(".").observation.name == tmp_path.name
+
+
+@pytest.mark.parametrize("name", ["no.npy", "no.npz", "no.csv", "folder.npy"])
+def test_missing_files(name, tmp_path):
+    (tmp_path / "folder.npy").mkdir()
+    message = refusal(FileNotFoundError, str(tmp_path / name))
+    assert "there is no file" in message
+    assert name in message
+
+
+@pytest.mark.parametrize(("value", "shown"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf"), (-1e300, "-inf")])
+def test_values_are_finite_in_single_precision(value, shown, tmp_path):
+    x = np.ones((10, 2, 2))
+    x[4, 1, 0] = value
+    message = refusal(ValueError, saved(tmp_path, x))
+    assert "finite number" in message
+    assert f"got {shown} at row 4, column 2" in message
+
+
+def test_missing_cells_of_a_csv_are_named(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n" + "1,2\n" * 5 + "1,nan\n")
+    assert "got nan at row 5, column 1" in refusal(ValueError, str(path))
+
+
+# --- names and options
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("mnst", "mnist"), ("digit", "digits"), ("cifar-10", "cifar10")])
+def test_unknown_names_list_the_known(name, nearest):
+    message = refusal(ValueError, name)
+    assert f"unknown data '{name}': it should be one of {nearest}, " in message
+    for known in ["digits", "mnist", "fashion-mnist", "kmnist", "emnist", "cifar10", "svhn", ".npy", "folder"]:
+        assert known in message
+
+
+@pytest.mark.parametrize(
+    ("option", "known"),
+    [("binarisation", "none, threshold, static, dynamic"), ("scaling", "none, unit, standardise, dequantise")],
+)
+def test_unknown_options_list_the_known(option, known):
+    assert refusal(ValueError, "digits", **{option: "other"}) == f"{option} should be one of {known}, got other"
+
+
+@pytest.mark.parametrize("scaling", ["unit", "standardise", "dequantise"])
+@pytest.mark.parametrize("binarisation", ["threshold", "static", "dynamic"])
+def test_binarised_data_take_no_scaling(binarisation, scaling):
+    message = refusal(ValueError, "digits", binarisation=binarisation, scaling=scaling)
+    assert message == f"binarised data take no scaling, got binarisation={binarisation} and scaling={scaling}"
+
+
+@pytest.mark.parametrize("x", [np.arange(20).reshape(10, 2), np.full((10, 2), 0.5)], ids=["counts", "real"])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("binarisation", "threshold"),
+        ("binarisation", "static"),
+        ("binarisation", "dynamic"),
+        ("scaling", "unit"),
+        ("scaling", "dequantise"),
+    ],
+)
+def test_some_options_need_a_largest_level(option, value, x, tmp_path):
+    message = refusal(ValueError, saved(tmp_path, x), **{option: value})
+    assert "largest level" in message
+    assert "a.npy" in message
+
+
+# --- binarisation
+
+
+def mean_is_right(draws, probability):
+    """Within 4 standard errors, and without error where the probability is 0 or 1."""
+    variance = probability * (1 - probability)
+    assert ((draws == 0) | (draws == 1)).all()
+    assert torch.equal(draws[variance == 0], probability[variance == 0])
+    return abs((draws - probability).sum().item()) <= 4 * sqrt(variance.sum().item())
+
+
+def test_threshold_is_above_half(digits):
+    data = load("digits", binarisation="threshold")
+    for binary, raw in zip(splits(data), splits(digits), strict=True):
+        assert torch.equal(binary, (raw > 8).float())
+    expected = Observation("digits", "binary", (1, 8, 8), maximum=1, binarisation="threshold")
+    assert data.observation == expected
+    assert data.resample is None
+
+
+def test_static_pixels_are_drawn_once(digits):
+    data, again, other = (load("digits", binarisation="static", seed=seed) for seed in (0, 0, 1))
+    for binary, repeated, raw in zip(splits(data), splits(again), splits(digits), strict=True):
+        assert torch.equal(binary, repeated)
+        assert mean_is_right(binary, raw / 16)
+    assert not torch.equal(data.train, other.train)
+    assert data.resample is None
+    assert data.observation == Observation("digits", "binary", (1, 8, 8), maximum=1, binarisation="static")
+
+
+def test_static_pixels_follow_their_own_intensity(digits):
+    drawn = load("digits", binarisation="static").train
+    for level in range(17):
+        chosen = digits.train == level
+        assert mean_is_right(drawn[chosen], digits.train[chosen] / 16)
+
+
+def test_dynamic_pixels_are_drawn_at_every_pass(digits):
+    data = load("digits", binarisation="dynamic")
+    assert torch.equal(data.train, digits.train / 16)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first, second = data.resample(data.train), data.resample(data.train)
+    assert mean_is_right(first, data.train)
+    assert mean_is_right(second, data.train)
+    assert not torch.equal(first, second)
+    assert data.observation == Observation("digits", "binary", (1, 8, 8), maximum=1, binarisation="dynamic")
+
+
+def test_dynamic_valid_and_test_are_fixed(digits):
+    data, again, other = (load("digits", binarisation="dynamic", seed=seed) for seed in (0, 0, 1))
+    for part in ("valid", "test"):
+        assert mean_is_right(getattr(data, part), getattr(digits, part) / 16)
+        assert torch.equal(getattr(data, part), getattr(again, part))
+        assert not torch.equal(getattr(data, part), getattr(other, part))
+
+
+@pytest.mark.parametrize("binarisation", ["threshold", *DRAWN])
+def test_binary_images_stay_as_they_are(binarisation, tmp_path):
+    name = saved(tmp_path, np.random.default_rng(0).integers(0, 2, (20, 6), dtype=np.uint8))
+    for one, other in zip(splits(load(name)), splits(load(name, binarisation=binarisation)), strict=True):
+        assert torch.equal(one, other)
+
+
+# --- scaling
+
+
+def raw_log_density(x, loc, scale):
+    """The density of y = loc + scale x at that y, where x is standard Normal (an arbitrary story), by torch."""
+    base = Independent(Normal(torch.zeros_like(x[0]), torch.ones_like(x[0])), 1)
+    law = TransformedDistribution(base, AffineTransform(loc, scale, event_dim=1))
+    return base.log_prob(x), law.log_prob(loc + scale * x)
+
+
+def test_unit_divides_by_the_largest_level(digits):
+    data = load("digits", scaling="unit")
+    for scaled, raw in zip(splits(data), splits(digits), strict=True):
+        assert torch.equal(scaled, raw / 16)
+    log_p, log_p_raw = raw_log_density(data.test.double(), 0.0, 16.0)
+    torch.testing.assert_close(log_p + data.observation.log_jacobian, log_p_raw)
+    assert data.observation.log_jacobian == pytest.approx(-64 * log(16))
+    assert (data.observation.kind, data.observation.maximum, data.observation.contrast) == ("real", None, 1.0)
+
+
+def test_standardise_agrees_with_sklearn(tmp_path):
+    x = np.random.default_rng(0).normal(size=(200, 5)) * [1, 10, 0.01, 3, 1] + [0, 5, 1, -7, 100]
+    name = saved(tmp_path, x)
+    raw, data = load(name), load(name, scaling="standardise")
+    scaler = StandardScaler().fit(raw.train.double().numpy())
+    for scaled, part in zip(splits(data), splits(raw), strict=True):
+        expected = scaler.transform(part.double().numpy())
+        np.testing.assert_allclose(scaled, expected, atol=5e-5)  # single precision, at 100 scales from 0
+    loc, scale = torch.from_numpy(scaler.mean_), torch.from_numpy(scaler.scale_)
+    log_p, log_p_raw = raw_log_density(data.test.double(), loc, scale)
+    torch.testing.assert_close(log_p + data.observation.log_jacobian, log_p_raw, rtol=1e-5, atol=1e-5)
+    assert data.observation.contrast == pytest.approx((data.train.max() - data.train.min()).item())
+    assert (data.observation.kind, data.observation.maximum) == ("real", None)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1787701783446365, -1e6])
+@pytest.mark.parametrize("rows", [3, 20, 5000])
+def test_a_constant_feature_only_moves_to_zero(rows, constant, tmp_path):
+    """In single precision its mean is not quite the constant, nor its scale 0, for many constants and sizes."""
+    varying = np.arange(rows, dtype=float)
+    name = saved(tmp_path, np.stack([np.full(rows, constant), varying], axis=1))
+    data = load(name, scaling="standardise")
+    assert all((part[:, 0] == 0).all() for part in splits(data))
+    alone = load(saved(tmp_path, varying[:, None]), scaling="standardise")
+    assert data.observation.log_jacobian == pytest.approx(alone.observation.log_jacobian, abs=1e-6)
+    assert all(torch.equal(*pair) for pair in zip((p[:, 1:] for p in splits(data)), splits(alone), strict=True))
+
+
+def test_dequantised_levels_can_be_read_back(digits):
+    data = load("digits", scaling="dequantise")
+    assert torch.equal(data.train, digits.train)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first, second = data.resample(data.train), data.resample(data.train)
+    assert not torch.equal(first, second)
+    for noisy, raw in [(first, digits.train), (data.valid, digits.valid), (data.test, digits.test)]:
+        assert torch.equal((noisy * 17).floor(), raw)
+        within = noisy.double() * 17 - raw
+        assert abs(within.mean().item() - 0.5) < 4 * sqrt(1 / 12 / within.numel())
+
+
+def test_dequantised_valid_and_test_are_fixed():
+    data, again, other = (load("digits", scaling="dequantise", seed=seed) for seed in (0, 0, 1))
+    for part in ("valid", "test"):
+        assert torch.equal(getattr(data, part), getattr(again, part))
+        assert not torch.equal(getattr(data, part), getattr(other, part))
+
+
+def test_dequantised_density_returns_to_the_raw_scale():
+    data = load("digits", scaling="dequantise")
+    log_p, log_p_raw = raw_log_density(data.test.double(), 0.0, 17.0)
+    torch.testing.assert_close(log_p + data.observation.log_jacobian, log_p_raw)
+    assert (data.observation.kind, data.observation.maximum, data.observation.contrast) == ("real", None, 1.0)
+
+
+def test_a_uniform_density_gives_the_mass_of_a_uniform_level():
+    """Theis et al.: noise of width 1 turns a mass into a density of the same expected log-likelihood."""
+    observation = load("digits", scaling="dequantise").observation
+    assert 0.0 + observation.log_jacobian == pytest.approx(64 * log(1 / 17))
+
+
+# --- the record
+
+
+OPTIONS = [
+    {},
+    {"binarisation": "threshold"},
+    {"binarisation": "static"},
+    {"binarisation": "dynamic"},
+    {"scaling": "unit"},
+    {"scaling": "standardise"},
+    {"scaling": "dequantise"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options.values()), "none"))
+def test_observations_survive_json(options):
+    observation = load("digits", **options).observation
+    record = json.loads(json.dumps(observation.as_dict()))
+    assert Observation.from_dict(record) == observation
+    assert (record["measure"], record["support"]) == (observation.measure, observation.support)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options.values()), "none"))
+def test_only_scaled_data_have_a_density(options):
+    observation = load("digits", **options).observation
+    measure = "density" if "scaling" in options else "mass"
+    assert observation.measure == measure
+    assert f" {measure} on " in str(observation)
+    assert str(observation).endswith("64 features, nats per datum")
+
+
+@pytest.mark.parametrize(
+    ("kind", "maximum", "measure", "support"),
+    [
+        ("binary", 1, "mass", "{0, 1}"),
+        ("levels", 16, "mass", "{0, ..., 16}"),
+        ("counts", None, "mass", "{0, 1, ...}"),
+        ("real", None, "density", "reals"),
+    ],
+)
+def test_measure_and_support(kind, maximum, measure, support):
+    observation = Observation("a", kind, (2, 3), maximum=maximum, units="bits per dimension")
+    assert (observation.measure, observation.support, observation.features) == (measure, support, 6)
+    assert str(observation) == f"a, as they are: {measure} on {support}, 6 features, bits per dimension"
+
+
+def test_the_text_says_what_was_done():
+    said = [str(load("digits", **options).observation).split(":")[0] for options in OPTIONS]
+    assert said == [
+        "digits, as they are",
+        "digits, threshold binarisation",
+        "digits, static binarisation",
+        "digits, dynamic binarisation",
+        "digits, scaled to [0, 1]",
+        "digits, standardised by feature",
+        "digits, uniformly dequantised to [0, 1]",
+    ]
