@@ -45,8 +45,8 @@ def of_comparison(fitted: Sequence[Fitted], groups: Sequence[Group]) -> Figures:
     for entry in fitted:  # the data of each view once, before the first that saw them so
         x = entry.data.test[:SHOWN]
         rebuilt.setdefault(f"test data, {view(entry.data)}", x)
-        rebuilt[entry.contender.name] = reconstruct(entry.story, x)
-    drawn = {entry.contender.name: samples(entry.story, entry.data.test[:SHOWN]) for entry in stories}
+        rebuilt[entry.contender.name] = _cut(reconstruct(entry.story, x), x)
+    drawn = {entry.contender.name: _drawn(entry) for entry in stories}
     planes = {entry.contender.name: principal_plane(codes(entry.story, entry.data.test)) for entry in fitted}
     curves: dict[str, dict[str, History]] = {}
     for entry in stories:
@@ -58,11 +58,12 @@ def of_comparison(fitted: Sequence[Fitted], groups: Sequence[Group]) -> Figures:
         ),
         "reconstructions": (
             plots.image_rows(rebuilt, shape, "Test data and their reconstructions"),
-            "E[x | z] with z the mean of the guide; the linear methods are blurred, the mass-valued ones crisp.",
+            "E[x | z] with z the mean of the guide, cut to the range of the data.",
         ),
         "samples": (
             plots.image_rows(drawn, shape, "Samples from the prior"),
-            "E[x | z] with z drawn from p(z). A point-mass autoencoder with a flat prior has nothing to draw from.",
+            "E[x | z] with z drawn from p(z), cut to the range of the data. "
+            "A point-mass autoencoder with a flat prior has nothing to draw from.",
         ),
         "latent-planes": (
             plots.latent_planes(planes, labels, "Codes of the test data, by label"),
@@ -94,6 +95,15 @@ def samples(story: Any, like: Tensor) -> Tensor:
     with own_generators():
         torch.manual_seed(0)
         return generate(story, like)
+
+
+def _drawn(entry: Fitted) -> Tensor:
+    x = entry.data.test[:SHOWN]
+    return _cut(samples(entry.story, x), x)
+
+
+def _cut(images: Tensor, x: Tensor) -> Tensor:
+    return images.clamp(x.min(), x.max())
 
 
 def view(data: Dataset) -> str:

@@ -13,12 +13,13 @@ from ppvae.inference.comparison import Group
 from ppvae.train import History
 
 FIRST, SECOND = "#4477aa", "#cc6677"
+TEXT = {"va": "center", "fontsize": 7}
 
 
 def image_rows(rows: Mapping[str, Tensor], shape: tuple[int, ...], title: str) -> Figure:
     """One labelled strip of images, `(N, features)`, for each entry; data that are no images as one line each."""
     columns = max(len(images) for images in rows.values())
-    figure = Figure(figsize=(2.6 + 0.45 * columns, 0.47 * len(rows) + 0.6), layout="constrained")
+    figure = Figure(figsize=(2.4 + 0.4 * columns, 0.45 * len(rows) + 0.6), layout="constrained")
     axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
     for axis, (name, images) in zip(axes, rows.items(), strict=True):
         _strip(axis, images.detach().cpu().float(), shape)
@@ -71,9 +72,11 @@ def latent_planes(planes: Mapping[str, Tensor], labels: Tensor | None, title: st
 def decoded_grid(images: Tensor, shape: tuple[int, ...], side: int, title: str) -> Figure:
     """`side` x `side` decoded images, laid out as their codes lie in the latent plane."""
     channels, height, width = shape
-    grid = images.detach().cpu().float().reshape(side, side, channels, height, width)
+    images = images.detach().cpu().float()
+    images = (images - images.min()) / (images.max() - images.min()).clamp_min(1e-12)
+    grid = torch.nn.functional.pad(images.reshape(side, side, channels, height, width), (1, 1, 1, 1))
+    height, width = height + 2, width + 2
     picture = grid.permute(0, 3, 1, 4, 2).reshape(side * height, side * width, channels)
-    picture = (picture - picture.min()) / (picture.max() - picture.min()).clamp_min(1e-12)
     figure = Figure(figsize=(6, 6.4), layout="constrained")
     axis = figure.subplots()
     axis.imshow(picture.squeeze(-1).numpy(), cmap="gray_r")
@@ -110,27 +113,30 @@ def learning_curves(curves: Mapping[str, Mapping[str, History]], title: str) -> 
 
 
 def bound_bars(groups: Sequence[Group], title: str) -> Figure:
-    """-ELBO beside -log p(x) for every ranked row, one panel for each group, with their errors."""
+    """-ELBO beside -log p(x) for every ranked row, above the best -log p(x) of its group, one panel for each group."""
     ranked = [group for group in groups if group.ranked]
     heights = [len(group.rows) for group in ranked]
     figure = Figure(figsize=(8.5, 0.5 * sum(heights) + 0.7 * len(ranked) + 0.9), layout="constrained")
     axes = figure.subplots(len(ranked), 1, height_ratios=heights, squeeze=False)[:, 0]
     for axis, group in zip(axes, ranked, strict=True):
+        best = min(row.mean["neg_log_p"] for row in group.rows)
         places = np.arange(len(group.rows))
-        elbo = [row.mean["neg_elbo"] for row in group.rows]
-        log_p = [row.mean["neg_log_p"] for row in group.rows]
+        elbo = [row.mean["neg_elbo"] - best for row in group.rows]
+        log_p = [row.mean["neg_log_p"] - best for row in group.rows]
         errors = [2 * row.mean["monte_carlo_error"] for row in group.rows]
         axis.barh(places - 0.2, elbo, 0.38, color=FIRST, label="-ELBO")
         axis.barh(places + 0.2, log_p, 0.38, xerr=errors, color=SECOND, label="-log p(x) ± 2 Monte Carlo errors")
+        for place, row in zip(places, group.rows, strict=True):
+            values = (row.mean["neg_elbo"], row.mean["neg_log_p"])
+            for shift, bar, value in zip((-0.2, 0.2), (elbo[place], log_p[place]), values, strict=True):
+                axis.annotate(f"{value:.1f}", (bar, place + shift), (4, 0), textcoords="offset points", **TEXT)
         axis.set_yticks(places, [row.name for row in group.rows], fontsize=8)
         axis.invert_yaxis()
-        low, high = min(elbo + log_p), max(elbo + log_p)
-        margin = 0.15 * (high - low) + 0.02 * abs(high)
-        axis.set_xlim(low - margin, high + margin)  # cut: the differences are what matters
-        axis.set_title(group.label, fontsize=9, loc="left")
+        axis.margins(x=0.12)
+        axis.set_title(f"{group.label}; the best is {best:.2f}", fontsize=9, loc="left")
         axis.grid(axis="x", alpha=0.3)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
-    axes[-1].set_xlabel("nats per datum, lower is better (axes are cut)", fontsize=9)
+    axes[-1].set_xlabel("nats per datum above the best -log p(x) of the group; shorter is better", fontsize=9)
     figure.suptitle(title, fontsize=11)
     return figure

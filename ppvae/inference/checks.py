@@ -74,12 +74,14 @@ def _check_support(site: Site, start: int) -> None:
     inside = support.check(value)
     if inside.all():
         return
+    inside = inside.reshape(-1, *value.shape).all(dim=0)  # bounds may have the particles' dimension
     place = (~inside).nonzero()[0].tolist()
+    row = place[value.dim() - site["fn"].event_dim - 1]
     remedy = REMEDIES.get(type(support), "rescale the data, or use a likelihood with a wider support")
     name = _family(site["fn"])
     raise ValueError(
         f"site '{site['name']}' observes values in the support of {name}, {_describe(support)}; got "
-        f"{value[tuple(place)].flatten()[0].item():g} in row {start + place[0]}: {remedy}"
+        f"{value[tuple(place)].item():g} in row {start + row}: {remedy}"
     )
 
 

@@ -98,7 +98,7 @@ def codes(story: Story, data: Batch) -> Tensor:
     batch = as_batch(data)
     with evaluating(story), _AtMeans():
         trace = run(story.guide, batch, particles=1)
-    return torch.cat([site["value"][0].flatten(1) for site in latent_sites(trace)], dim=-1)
+    return torch.cat([_by_datum(site["fn"], site["value"]) for site in latent_sites(trace)], dim=-1)
 
 
 @torch.no_grad()
@@ -122,8 +122,14 @@ def generate(story: Story, like: Tensor) -> Tensor:
 
 
 def _observed_mean(trace: poutine.Trace) -> Tensor:
-    means = [site["fn"].mean[0].flatten(1) for site in sample_sites(trace) if _is_data(site)]
+    means = [_by_datum(site["fn"], site["fn"].mean) for site in sample_sites(trace) if _is_data(site)]
     return torch.cat(means, dim=-1)
+
+
+def _by_datum(fn: Any, value: Tensor) -> Tensor:
+    """(..., 1, batch, *event) to (batch, everything else), for one particle."""
+    rows = value.movedim(value.dim() - fn.event_dim - 1, 0)
+    return rows.reshape(len(rows), -1)
 
 
 def _is_data(site: Site) -> bool:

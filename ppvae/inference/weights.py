@@ -108,7 +108,7 @@ def pareto_k(log_w: Tensor) -> Tensor:
     2009, https://doi.org/10.1198/tech.2009.08017
     """
     particles = len(log_w)
-    tail_size = math.ceil(min(particles / 5, 3 * math.sqrt(particles)))
+    tail_size = int(min(particles / 5, 3 * math.sqrt(particles)))
     if tail_size < 5:
         return torch.full_like(log_w[0], torch.nan)
     log_w = log_w.double() - log_w.max(dim=0).values

@@ -1,0 +1,28 @@
+"""Fixtures that every test may use, and stories whose answers are known."""
+
+import doctest
+
+import pyro
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seeded(doctest_namespace):
+    torch.manual_seed(0)
+    pyro.clear_param_store()
+    doctest_namespace.update(torch=torch, pyro=pyro)
+    yield
+    pyro.clear_param_store()
+
+
+@pytest.fixture
+def double():
+    """Float64 for a while: oracles are compared to more digits than float32 has."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def pytest_configure(config):
+    config.option.doctest_optionflags = doctest.NORMALIZE_WHITESPACE

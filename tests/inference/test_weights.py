@@ -1,0 +1,184 @@
+"""Log-weights and their reductions against closed forms, Pyro's own traces and an independent library."""
+
+import math
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from arviz_stats.base import array_stats
+from known import LinearGaussian
+from torch import nn
+
+from ppvae.inference import log_joint, log_mean_exp, log_weights, pareto_k
+from ppvae.inference.weights import effective_sample_size, standard_error
+
+
+def test_every_log_weight_is_the_evidence_when_the_guide_is_exact():
+    known = LinearGaussian()
+    x = known.data(7)
+    log_w = log_weights(known.story(), x, particles=11)
+    assert log_w.shape == (11, 7)
+    torch.testing.assert_close(log_w, known.marginal().log_prob(x).expand(11, 7), atol=1e-9, rtol=0)
+
+
+def test_the_same_holds_to_1e_4_in_float32():
+    known = LinearGaussian()
+    x = known.data(7)
+    log_w = log_weights(known.story().float(), x.float(), particles=11)
+    torch.testing.assert_close(log_w.double(), known.marginal().log_prob(x).expand(11, 7), atol=1e-4, rtol=0)
+
+
+def test_log_joint_is_prior_plus_likelihood():
+    known = LinearGaussian()
+    x, z = known.data(4), torch.randn(3, 4, 2).double()
+    prior = dist.Normal(0.0, 1.0).expand([2]).to_event(1).log_prob(z)
+    likelihood = dist.Normal(z @ known.weight.T + known.bias, known.variance**0.5).to_event(1).log_prob(x)
+    torch.testing.assert_close(log_joint(known.story(), x, {"z": z}), prior + likelihood)
+
+
+class TwoLatents(nn.Module):
+    """Anyone's program: two latents, an inner plate, a factor, a mask, a scale, and data as two tensors."""
+
+    def model(self, x, mask):
+        with pyro.plate("data", len(x), dim=-1):
+            a = pyro.sample("a", dist.Normal(0.0, 1.0))
+            with pyro.plate("inner", 3, dim=-3):
+                b = pyro.sample("b", dist.Normal(a, 2.0))
+            pyro.factor("penalty", -(a**2))
+            pyro.deterministic("twice", 2 * a)
+            with pyro.poutine.scale(scale=7.0), pyro.poutine.mask(mask=mask):
+                pyro.sample("x", dist.Normal(b.sum(-3), 1.0), obs=x)
+
+    def guide(self, x, mask):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("a", dist.Normal(x, 0.5))
+            with pyro.plate("inner", 3, dim=-3):
+                pyro.sample("b", dist.Normal(x, 1.5))
+
+
+def test_log_weights_of_a_users_program_by_hand():
+    x, mask = torch.tensor([0.3, -1.0]), torch.tensor([True, False])
+    torch.manual_seed(5)
+    log_w = log_weights(TwoLatents(), (x, mask), particles=4)
+    torch.manual_seed(5)
+    a = dist.Normal(x, 0.5).expand([4, 2]).sample()
+    b = dist.Normal(x, 1.5).expand([3, 4, 2]).sample()
+    log_p = dist.Normal(0.0, 1.0).log_prob(a) + dist.Normal(a, 2.0).log_prob(b).sum(0) - a**2
+    log_p = log_p + mask * dist.Normal(b.sum(0), 1.0).log_prob(x)  # masked, and not scaled by 7
+    log_q = dist.Normal(x, 0.5).log_prob(a) + dist.Normal(x, 1.5).log_prob(b).sum(0)
+    torch.testing.assert_close(log_w, log_p - log_q)
+
+
+class Broken(nn.Module):
+    def __init__(self, fault):
+        super().__init__()
+        self.fault = fault
+
+    def model(self, x):
+        if self.fault == "global":
+            pyro.sample("theta", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            if self.fault == "unmatched":
+                pyro.sample("w", dist.Normal(0.0, 1.0))
+            if self.fault == "collision":
+                with pyro.plate("pixels", 2, dim=-2):
+                    pyro.sample("w", dist.Normal(0.0, 1.0), obs=torch.zeros(2, len(x)))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(self, x):
+        if self.fault == "global":
+            pyro.sample("theta", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("global", "data plate.*'theta'"), ("unmatched", "every latent site.*lacks w"), ("collision", "dim -2.*dim=-3")],
+)
+def test_a_program_without_evidence_per_datum_is_refused(fault, words):
+    with pytest.raises(ValueError, match=words):
+        log_weights(Broken(fault), torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("data", "particles", "words"),
+    [
+        (torch.zeros(3), 0, "particles should be at least 1, got 0"),
+        (torch.zeros(0), 1, "at least 1 datum"),
+        ((torch.zeros(3), torch.zeros(2)), 1, r"equal length, got lengths \[3, 2\]"),
+    ],
+)
+def test_bad_arguments_are_refused(data, particles, words):
+    with pytest.raises(ValueError, match=words):
+        log_weights(Broken(None), data, particles)
+
+
+def test_parameters_kept_in_pyros_store_are_seen_and_the_store_is_left_alone():
+    """A user's own program may hold its parameters in the store: a figure must be of the fitted ones."""
+
+    class Stored(Broken):
+        def guide(self, x):
+            scale = pyro.param("scale", torch.tensor(1.0))
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Normal(0.0, scale))
+
+    x = torch.zeros(1)
+    log_weights(Stored(None), x)
+    assert list(pyro.get_param_store()) == []
+    pyro.param("scale", torch.tensor(3.0))
+    torch.manual_seed(0)
+    z = 3 * torch.randn(1, 1)
+    expected = dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(z, 1.0).log_prob(x) - dist.Normal(0.0, 3.0).log_prob(z)
+    torch.manual_seed(0)
+    torch.testing.assert_close(log_weights(Stored(None), x), expected)
+    assert list(pyro.get_param_store()) == ["scale"]
+
+
+def test_reductions_by_hand():
+    w = torch.tensor([[0.1, 1.0], [0.5, 3.0], [0.9, 2.0]]).double()
+    log_w = w.log() + 1000  # exp would overflow
+    torch.testing.assert_close(log_mean_exp(log_w), w.mean(0).log() + 1000)
+    torch.testing.assert_close(effective_sample_size(log_w), w.sum(0) ** 2 / (w**2).sum(0))
+    torch.testing.assert_close(standard_error(log_w), w.std(0) / (3**0.5 * w.mean(0)))
+    assert standard_error(log_w[:1]).isinf().all()
+
+
+def test_the_standard_error_is_the_spread_of_repeated_estimates():
+    torch.manual_seed(0)
+    log_w = 0.5 * torch.randn(2000, 400).double()  # 400 repeats of 2,000 log-normal weights
+    spread = log_mean_exp(log_w).std().item()
+    reported = standard_error(log_w).mean().item()
+    assert abs(reported - spread) < 4 * spread / math.sqrt(2 * 399)  # the error of a standard deviation
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.5, 0.7, 0.9])
+def test_pareto_k_of_a_narrow_normal_proposal_is_one_minus_its_variance(scale):
+    """w = p / q for q = N(0, s^2), p = N(0, 1) has a regularly varying tail with index 1 - s^2."""
+    torch.manual_seed(0)
+    repeats, particles = 50, 40_000
+    z = scale * torch.randn(particles, repeats).double()
+    log_w = dist.Normal(0.0, 1.0).log_prob(z) - dist.Normal(0.0, scale).log_prob(z)
+    k = pareto_k(log_w)
+    # a slowly varying factor (log w)^-1/2 biases the fit at any finite sample: a stated 0.07, beside 4 standard errors
+    assert abs(k.mean().item() - (1 - scale**2)) < 0.07 + 4 * k.std().item() / math.sqrt(repeats)
+    assert (k.mean() > 0.7).item() == (1 - scale**2 > 0.7)
+
+
+def test_pareto_k_agrees_with_arviz():
+    torch.manual_seed(0)
+    for scale, particles in [(0.5, 100), (1.0, 1000), (3.0, 5000)]:
+        log_w = scale * torch.randn(particles, 20).double()
+        _, expected = array_stats.psislw(-log_w.T.numpy(), axis=-1)  # takes negated log-weights
+        np.testing.assert_allclose(pareto_k(log_w).numpy(), expected, atol=1e-9)
+
+
+def test_pareto_k_of_weights_without_a_tail():
+    assert pareto_k(torch.zeros(100, 2)).eq(-torch.inf).all()
+    assert pareto_k(1e-5 * torch.randn(100, 2)).eq(-torch.inf).all()
+    assert pareto_k(torch.randn(10, 2)).isnan().all()
+    bounded = torch.cat([torch.zeros(50, 1), -10 * torch.ones(50, 1)])
+    assert pareto_k(bounded).item() == -torch.inf

@@ -1,0 +1,304 @@
+"""One contract for every part: shapes, gradients, densities that integrate to one, samples that match, use anywhere."""
+
+import copy
+import math
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from torch import nn
+
+import ppvae
+from ppvae import networks
+from ppvae.inference import elbo, iwae, log_weights
+from ppvae.models import Autoencoder, assemble, guides, likelihoods, priors
+
+PRIORS = {
+    "StandardNormal": priors.StandardNormal,
+    "GaussianMixture": partial(priors.GaussianMixture, components=3),
+}
+LIKELIHOODS = {  # and data that each can score
+    "Bernoulli": (likelihoods.Bernoulli, lambda: torch.bernoulli(torch.full((6, 2), 0.5))),
+    "Binomial": (partial(likelihoods.Binomial, total_count=4), lambda: torch.randint(0, 5, (6, 2)).float()),
+    "Normal": (likelihoods.Normal, lambda: torch.randn(6, 2)),
+    "Normal learned": (partial(likelihoods.Normal, learned=True), lambda: torch.randn(6, 2)),
+}
+ENCODERS = {"DiagonalNormal": guides.DiagonalNormal, "PointMass": guides.PointMass}
+
+
+def known_parts(module):
+    return {
+        name
+        for name, part in vars(module).items()
+        if isinstance(part, type) and issubclass(part, nn.Module) and part.__module__ == module.__name__
+    }
+
+
+def test_no_part_is_left_out():
+    assert known_parts(priors) == {*PRIORS, "Flat"}
+    assert known_parts(likelihoods) == {name.split()[0] for name in LIKELIHOODS}
+    assert known_parts(guides) == set(ENCODERS)
+
+
+def story_of(prior="StandardNormal", likelihood="Normal", encoder="DiagonalNormal"):
+    torch.manual_seed(0)
+    parts = (PRIORS[prior], LIKELIHOODS[likelihood][0], ENCODERS[encoder])
+    return assemble(*parts, features=2, latent=2, hidden=[8])
+
+
+STORIES = [
+    *({"prior": name} for name in PRIORS),
+    *({"likelihood": name} for name in LIKELIHOODS),
+    *({"encoder": name} for name in ENCODERS),
+]
+
+
+@pytest.mark.parametrize("parts", STORIES, ids=str)
+class TestStories:
+    def data(self, parts):
+        return LIKELIHOODS[parts.get("likelihood", "Normal")][1]()
+
+    def test_log_weights_have_one_value_per_particle_and_datum(self, parts):
+        log_w = log_weights(story_of(**parts), self.data(parts), particles=3)
+        assert log_w.shape == (3, 6)
+        assert log_w.isfinite().all()
+
+    @pytest.mark.parametrize("objective", [elbo, partial(iwae, particles=3)])
+    def test_the_gradient_reaches_every_parameter(self, parts, objective):
+        story = story_of(**parts)
+        objective(story, self.data(parts)).backward()
+        for name, parameter in story.named_parameters():
+            assert not parameter.requires_grad or parameter.grad.abs().sum() > 0, name
+
+    def test_fit_lowers_the_loss(self, parts):
+        history = ppvae.fit(story_of(**parts), self.data(parts), epochs=40, lr=1e-2, progress=False)
+        assert history.loss[-1] < history.loss[0]
+
+    def test_plain_svi_trains_every_parameter(self, parts):
+        """With Pyro's own tools, never a silent no-op."""
+        story, x = story_of(**parts), self.data(parts)
+        before = {name: parameter.clone() for name, parameter in story.named_parameters()}
+        svi = SVI(story.model, story.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
+        losses = [svi.step(x) for _ in range(60)]
+        for name, parameter in story.named_parameters():
+            assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
+        assert sum(losses[-10:]) < sum(losses[:10])
+
+    def test_save_and_load(self, parts, tmp_path):
+        story, x = story_of(**parts), self.data(parts)
+        ppvae.fit(story, x, epochs=2, progress=False)
+        torch.save(story.state_dict(), tmp_path / "weights.pt")
+        again = story_of(**parts)
+        again.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+        torch.manual_seed(1)
+        expected = log_weights(story, x)
+        torch.manual_seed(1)
+        assert torch.equal(log_weights(again, x), expected)
+
+    def test_float64_all_the_way(self, parts):
+        assert log_weights(story_of(**parts).double(), self.data(parts).double()).dtype == torch.float64
+
+    def test_generation_is_the_model_without_its_observation(self, parts):
+        draws = pyro.poutine.uncondition(story_of(**parts).model)(torch.empty(9, 2))
+        assert draws.shape == (9, 2)
+
+
+@pytest.mark.parametrize("make", PRIORS.values(), ids=PRIORS)
+class TestPriors:
+    def test_shapes(self, make):
+        prior = make(5)()
+        assert (prior.batch_shape, prior.event_shape) == ((), (5,))
+        assert prior.log_prob(torch.zeros(4, 3, 5)).shape == (4, 3)
+
+    def test_the_density_integrates_to_one(self, make):
+        axis = torch.linspace(-9, 9, 401, dtype=torch.float64)
+        grid = torch.cartesian_prod(axis, axis)
+        total = make(2).double()().log_prob(grid).exp().sum() * (axis[1] - axis[0]) ** 2
+        assert total.item() == pytest.approx(1, abs=1e-6)
+
+    def test_samples_match_the_density(self, make):
+        prior = make(2).double()()
+        axis = torch.linspace(-9, 9, 401, dtype=torch.float64)
+        grid = torch.cartesian_prod(axis, axis)
+        mass = prior.log_prob(grid).exp() * (axis[1] - axis[0]) ** 2
+        draws = prior.sample((20_000,))
+        for power in (1, 2):
+            expected = (mass.unsqueeze(-1) * grid**power).sum(0)
+            error = (draws**power).std(0) / math.sqrt(len(draws))
+            assert ((draws**power).mean(0) - expected).abs().max() < 4 * error.max()
+
+    def test_bad_sizes_are_refused(self, make):
+        with pytest.raises(ValueError, match="latent should be at least 1, got 0"):
+            make(0)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+class TestLikelihoods:
+    def make(self, name):
+        torch.manual_seed(0)
+        build = LIKELIHOODS[name][0]
+        return build(networks.mlp(3, [4], 2 * build(nn.Identity()).outputs)).double()
+
+    @pytest.mark.parametrize("leading", [(), (5,), (4, 5)])
+    def test_any_leading_dimensions(self, name, leading):
+        likelihood = self.make(name)(torch.randn(*leading, 3).double())
+        assert (likelihood.batch_shape, likelihood.event_shape) == (leading, (2,))
+
+    def points(self, name):
+        """All values of one element, or a fine grid of them, and the width of a cell."""
+        if name.startswith("Normal"):
+            axis = torch.linspace(-6, 6, 601, dtype=torch.float64)
+            return axis, axis[1] - axis[0]
+        return torch.arange({"Bernoulli": 2, "Binomial": 5}[name]).double(), 1.0
+
+    def test_the_density_sums_to_one(self, name):
+        axis, width = self.points(name)
+        likelihood = self.make(name)(torch.randn(3).double())
+        mass = likelihood.log_prob(torch.cartesian_prod(axis, axis)).exp() * width**2
+        assert mass.sum().item() == pytest.approx(1, abs=1e-6)
+
+    def test_samples_and_mean_match_the_density(self, name):
+        axis, width = self.points(name)
+        likelihood = self.make(name)(torch.randn(3).double())
+        grid = torch.cartesian_prod(axis, axis)
+        mass = likelihood.log_prob(grid).exp().unsqueeze(-1) * width**2
+        torch.testing.assert_close((mass * grid).sum(0), likelihood.mean, atol=1e-6, rtol=0)
+        draws = likelihood.sample((20_000,))
+        for power in (1, 2):
+            error = (draws**power).std(0) / math.sqrt(len(draws))
+            difference = (draws**power).mean(0) - (mass * grid**power).sum(0)
+            assert (difference.abs() < 4 * error).all()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("leading", [(), (5,), (4, 5)])
+def test_encoders_take_any_leading_dimensions(name, leading):
+    build = ENCODERS[name]
+    encoder = build(networks.mlp(3, [4], 2 * build(nn.Identity()).outputs))(torch.randn(*leading, 3))
+    assert (encoder.batch_shape, encoder.event_shape) == (leading, (2,))
+    assert encoder.has_rsample
+    assert encoder.rsample().requires_grad
+
+
+def test_a_diagonal_normal_encoder_is_what_its_network_says():
+    network = nn.Identity()
+    q = guides.DiagonalNormal(network)(torch.tensor([[1.0, 2.0, 0.0, math.log(3)]]))
+    z = torch.tensor([[0.5, 4.0]])
+    expected = dist.Normal(1.0, 1.0).log_prob(z[:, 0]) + dist.Normal(2.0, 3.0).log_prob(z[:, 1])
+    torch.testing.assert_close(q.log_prob(z), expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: likelihoods.Binomial(nn.Identity(), 0), "total_count should be at least 1, got 0"),
+        (lambda: likelihoods.Normal(nn.Identity(), 0.0), "variance should be positive and finite, got 0"),
+        (lambda: likelihoods.Normal(nn.Identity(), math.nan), "variance should be positive"),
+        (lambda: priors.GaussianMixture(2, 0), "components should be at least 1"),
+        (lambda: priors.Flat(0), "latent should be at least 1"),
+        (lambda: networks.mlp(2, [0], 3), "at least 1 unit"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+class UsersPrior(nn.Module):
+    """A prior of a user's own, in no registry, with a parameter."""
+
+    def __init__(self, latent):
+        super().__init__()
+        self.loc = nn.Parameter(torch.ones(latent))
+
+    def forward(self):
+        return dist.StudentT(5.0, self.loc, 1.0).to_event(1)
+
+
+def test_a_users_own_prior_works_everywhere():
+    torch.manual_seed(0)
+    story = assemble(UsersPrior, likelihoods.Normal, guides.DiagonalNormal, features=2, latent=2, hidden=[8])
+    x = 2 + torch.randn(50, 2)
+    ppvae.fit(story, x, epochs=5, lr=1e-2, progress=False)
+    assert (story.prior.loc != 1).all()
+    evidence = ppvae.inference.importance(story, x[:5], particles=100)
+    assert evidence.estimate.isfinite().all()
+    assert ppvae.inference.prior_sampling(story, x[:5], particles=100).estimate.isfinite().all()
+    before = story.prior.loc.clone()
+    SVI(story.model, story.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(x)
+    assert (story.prior.loc != before).all()
+
+
+def moved(story, before):
+    return [not torch.equal(old, new) for old, new in zip(before, story.parameters(), strict=True)]
+
+
+def test_two_stories_in_one_process_leave_each_other_alone():
+    first, second = story_of(), story_of()
+    third = copy.deepcopy(first)
+    x = torch.randn(6, 2)
+    saved = [[p.clone() for p in story.parameters()] for story in (first, second, third)]
+    optimise = {
+        id(story): SVI(story.model, story.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
+        for story in (first, second, third)
+    }
+    optimise[id(first)].step(x)
+    trainable = [p.requires_grad for p in first.parameters()]
+    assert moved(first, saved[0]) == trainable
+    assert not any(moved(second, saved[1]))
+    assert not any(moved(third, saved[2]))
+    optimise[id(third)].step(x)
+    assert moved(third, saved[2]) == trainable
+    assert not any(moved(second, saved[1]))
+
+
+def test_a_story_made_where_a_dead_one_lay_has_its_own_parameters():
+    x = torch.randn(6, 2)
+    for _ in range(5):
+        story = story_of()
+        before = [p.clone() for p in story.parameters()]
+        SVI(story.model, story.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(x)
+        assert any(moved(story, before))
+        del story
+
+
+def test_a_part_swapped_after_a_fit_is_trained_too():
+    story, x = story_of(), torch.randn(6, 2)
+    SVI(story.model, story.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(x)
+    story.prior = UsersPrior(2)
+    story.likelihood = likelihoods.Normal(networks.mlp(2, [8], 2))
+    before = [p.clone() for p in story.likelihood.network.parameters()]
+    SVI(story.model, story.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(x)
+    assert all(not torch.equal(a, b) for a, b in zip(before, story.likelihood.network.parameters(), strict=True))
+
+
+def test_nuts_runs_on_a_story_and_finds_its_posterior():
+    from known import LinearGaussian
+    from pyro.infer import MCMC, NUTS
+
+    known = LinearGaussian()
+    story, x = known.story(), known.data(3)
+    mcmc = MCMC(NUTS(story.model), num_samples=400, warmup_steps=100, disable_progbar=True)
+    torch.manual_seed(0)
+    mcmc.run(x)
+    z = mcmc.get_samples()["z"]  # (samples, batch, latent)
+    scale = known.posterior_covariance.diagonal().sqrt()
+    error = scale / math.sqrt(100)  # autocorrelation: count at least a quarter of the draws
+    assert ((z.mean(0) - known.posterior_mean(x)).abs() < 4 * error).all()
+    assert ((z.std(0) / scale - 1).abs() < 4 / math.sqrt(2 * 100)).all()
+
+
+def test_an_autoencoder_is_map_with_a_proper_prior_and_maximum_likelihood_with_a_flat_one():
+    x, network = torch.randn(6, 2), networks.mlp(2, [4], 2)
+    likelihood = likelihoods.Normal(networks.mlp(2, [4], 2), variance=0.2)
+    code = network(x)
+    squared = (x - likelihood.network(code)).square().sum(-1)
+    log_likelihood = -squared / 0.4 - math.log(2 * math.pi * 0.2)
+    log_prior = -code.square().sum(-1) / 2 - math.log(2 * math.pi)
+    flat = log_weights(Autoencoder(priors.Flat(2), likelihood, network), x)[0]
+    proper = log_weights(Autoencoder(priors.StandardNormal(2), likelihood, network), x)[0]
+    torch.testing.assert_close(flat, log_likelihood)
+    torch.testing.assert_close(proper, log_likelihood + log_prior)

@@ -1,0 +1,95 @@
+"""Arrows go one way: who may import whom, read from the sources."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import ppvae
+
+ROOT = Path(ppvae.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+ALLOWED = {  # the layer of each file: what of ppvae it may import, by prefix
+    "ppvae.base": (),
+    "ppvae.progress": (),
+    "ppvae.networks": (),
+    "ppvae.sources": (),
+    "ppvae.data": ("sources",),
+    "ppvae.metrics": (),
+    "ppvae.models": ("base", "networks", "models"),
+    "ppvae.inference": ("base", "progress", "inference"),
+    "ppvae.train": ("base", "progress", "inference"),
+    "ppvae.plots": ("inference.comparison", "train"),
+    "ppvae.report": ("inference.comparison",),
+    "ppvae.lineup": ("base", "data", "inference", "metrics", "models", "networks", "train"),
+    "ppvae.figures": ("data", "inference", "lineup", "metrics", "models", "plots", "train"),
+    "ppvae.build": ("base", "data", "inference", "models", "train"),
+    "ppvae.runs": ("build", "data", "inference", "models", "train"),
+    "ppvae.cli": ("",),
+    "ppvae": ("runs", "train"),
+}
+
+
+def module_of(file):
+    parts = ("ppvae", *file.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports_of(file):
+    """Every ppvae module that a file imports, as written: `from ppvae import data` is ppvae.data."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} imports relatively"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
+
+
+MODULES = {module_of(file) for file in FILES}
+
+
+def layer_of(module):
+    return max((name for name in ALLOWED if f"{module}.".startswith(f"{name}.")), key=len)
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_imports_go_one_way(file):
+    module = module_of(file)
+    allowed = ALLOWED[layer_of(module)]
+    for target in imports_of(file):
+        if target.startswith("ppvae."):
+            inner = target.removeprefix("ppvae.")
+            assert any(inner.startswith(prefix) for prefix in allowed), f"{module} may not import {target}"
+
+
+def test_every_file_has_a_layer_of_its_own_name():
+    layers = {layer_of(module_of(file)) for file in FILES}
+    assert layers == set(ALLOWED)
+    assert [module_of(file) for file in FILES if layer_of(module_of(file)) == "ppvae"] == ["ppvae"]
+
+
+def test_no_cycle():
+    graph = {module_of(file): {t for t in imports_of(file) if t.startswith("ppvae.")} for file in FILES}
+    done = set()
+
+    def visit(module, path):
+        assert module not in path, " -> ".join([*path, module])
+        if module in graph and module not in done:
+            for target in graph[module]:
+                visit(target, [*path, module])
+            done.add(module)
+
+    for module in graph:
+        visit(module, [])
+
+
+def test_the_trainer_knows_neither_pyro_nor_models():
+    assert not [target for target in imports_of(ROOT / "train.py") if target.startswith(("pyro", "ppvae.models"))]
+
+
+def test_the_links_at_the_root_are_never_imported():
+    for file in [*FILES, *Path(__file__).parent.rglob("*.py")]:
+        assert not [t for t in imports_of(file) if t.split(".")[0] in {"models", "inference"}], file

@@ -1,0 +1,341 @@
+"""fit(): exact where an exact answer is known, reproducible, resumable, and clear about what it refuses."""
+
+import hashlib
+import math
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from known import LinearGaussian, affine
+from pyro.nn import PyroModule, PyroParam
+from torch import nn
+
+import ppvae
+from ppvae import data, networks, train
+from ppvae.inference import elbo, iwae
+from ppvae.models import VAE, Autoencoder, assemble, guides, likelihoods, priors
+
+
+def binary_story(seed=0, encoder=lambda: networks.mlp(5, [8], 4)):
+    torch.manual_seed(seed)
+    return VAE(
+        priors.StandardNormal(2),
+        likelihoods.Bernoulli(networks.mlp(2, [8], 5)),
+        guides.DiagonalNormal(encoder()),
+    )
+
+
+def binary_data(rows=50):
+    generator = torch.Generator().manual_seed(1)
+    return torch.bernoulli(torch.rand(rows, 5, generator=generator), generator=generator)
+
+
+def fit(story, x, **options):
+    return ppvae.fit(story, x, **{"epochs": 3, "batch_size": 16, "progress": False, **options})
+
+
+def fingerprint(story):
+    return hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in story.state_dict().values())).hexdigest()
+
+
+def test_a_linear_vae_reaches_the_likelihood_of_probabilistic_pca():
+    """Its best ELBO is log p(x): -N/2 (d log 2 pi + sum_k log l_k + (d - k) log s2 + d). Lucas et al. 2019,
+    https://arxiv.org/abs/1911.02469"""
+    known = LinearGaussian()
+    x = known.data(2000)
+    values = torch.linalg.eigvalsh(torch.cov(x.T, correction=0)).flip(0)
+    kept, noise = values[:2], values[2:].mean()
+    best = -0.5 * (5 * math.log(2 * math.pi) + kept.log().sum() + 3 * noise.log() + 5)
+    torch.manual_seed(0)
+    loading = 0.5 * torch.randn(5, 2).double()
+    story = VAE(
+        priors.StandardNormal(2),
+        likelihoods.Normal(affine(loading, torch.zeros(5).double()), 1.0, learned=True),
+        guides.DiagonalNormal(affine(torch.randn(4, 5).double() * 0.1, torch.zeros(4).double())),
+    ).double()
+    training = train.begin(story, lr=0.02)
+    for lr in (0.02, 0.005, 0.001):
+        training.optimizer.param_groups[0]["lr"] = lr
+        for _ in train.run(training, x, partial(elbo, particles=4), epochs=60, batch_size=200):
+            pass
+    with torch.no_grad():
+        repeated = torch.stack([elbo(story, x, particles=10) for _ in range(20)])
+    error = repeated.std().item() / 20**0.5
+    assert error < 0.002
+    assert abs(-repeated.mean().item() - best.item()) < 0.01
+
+
+def test_a_linear_autoencoder_reaches_the_discarded_eigenvalues():
+    x = data.load("digits", scaling="unit").train
+    values = torch.linalg.eigvalsh(torch.cov(x.double().T, correction=0)).flip(0)
+    story = Autoencoder(
+        priors.Flat(4),
+        likelihoods.Normal(networks.mlp(4, [], 64), variance=0.05),
+        networks.mlp(64, [], 4),
+    )
+    for lr in (2e-2, 2e-3):
+        fit(story, x, epochs=100, batch_size=128, lr=lr)
+    loss = (x - story.likelihood(story.encoder(x).mean).mean).square().sum(-1).mean().item()
+    assert values[4:].sum() * 0.999 < loss < values[4:].sum() * 1.01
+
+
+def test_the_same_seed_gives_the_same_fit_and_another_seed_another():
+    first, second, third = binary_story(), binary_story(), binary_story()
+    assert fit(first, binary_data(), seed=3).loss == fit(second, binary_data(), seed=3).loss
+    assert fingerprint(first) == fingerprint(second)
+    fit(third, binary_data(), seed=4)
+    assert fingerprint(third) != fingerprint(first)
+
+
+def test_a_fit_leaves_the_global_generator_and_parameter_store_alone():
+    torch.manual_seed(5)
+    expected = torch.randn(3)
+    torch.manual_seed(5)
+    story = binary_story()
+    torch.manual_seed(5)
+    fit(story, binary_data(), valid=binary_data(9))
+    assert torch.equal(torch.randn(3), expected)
+    assert list(pyro.get_param_store()) == []
+    assert pyro.settings.get("validate_distributions_pyro") is True
+
+
+def dropout():
+    return nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 4))
+
+
+def test_a_resumed_fit_equals_an_unbroken_one_to_the_last_bit(tmp_path):
+    unbroken, stopped = binary_story(encoder=dropout), binary_story(encoder=dropout)
+    options = {"data": torch.rand(50, 5), "objective": elbo, "batch_size": 16, "transform": torch.bernoulli}
+    whole = list(train.run(train.begin(unbroken), epochs=4, **options))
+    first = train.begin(stopped)
+    parts = list(train.run(first, epochs=2, **options))
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    continued = binary_story(seed=9, encoder=dropout)
+    second = train.begin(continued, seed=9)
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    torch.randn(11)
+    parts += list(train.run(second, epochs=2, **options))
+    assert [record.loss for record in parts] == [record.loss for record in whole]
+    assert [record.epoch for record in parts] == [1, 2, 3, 4]
+    assert fingerprint(continued) == fingerprint(unbroken)
+
+
+def test_the_history_holds_the_mean_loss_over_uneven_batches():
+    """Losses of batches of 16 and 4 count by their rows: here the loss of a datum is the datum, whatever is learnt."""
+
+    def objective(story, batch):
+        return batch[0][:, 0].mean() + 0 * sum(p.sum() for p in story.parameters())
+
+    x = binary_data(20)
+    history = fit(binary_story(), x, objective=objective, valid=x[:7])
+    assert history.loss == pytest.approx([x[:, 0].mean().item()] * 3)
+    assert history.valid == pytest.approx([x[:7, 0].mean().item()] * 3)
+    assert len(history.epochs) == 3
+    assert history.seconds > 0
+
+
+def test_every_datum_is_seen_once_an_epoch_in_a_new_order():
+    seen = []
+
+    def objective(story, batch):
+        if story.training:
+            seen.append(batch[1].clone())
+        return elbo(story, batch)
+
+    class Indexed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = binary_story()
+
+        def model(self, x, index):
+            self.inner.model(x)
+
+        def guide(self, x, index):
+            self.inner.guide(x)
+
+    fit(Indexed(), (binary_data(20), torch.arange(20)), objective=objective, epochs=2, batch_size=8)
+    passes = torch.cat(seen).split(20)
+    assert [len(batch) for batch in seen] == [8, 8, 4, 8, 8, 4]
+    assert all(sorted(order.tolist()) == list(range(20)) for order in passes)
+    assert passes[0].tolist() != passes[1].tolist()
+
+
+def test_binarisation_is_fresh_at_every_pass():
+    grey = data.load("digits", binarisation="dynamic")
+    seen = []
+
+    def objective(story, batch):
+        seen.append(batch[0])
+        return elbo(story, batch)
+
+    story = assemble(priors.StandardNormal, likelihoods.Bernoulli, guides.DiagonalNormal, features=64, latent=2)
+    fit(story, grey.train[:10], objective=objective, transform=grey.resample, epochs=2, batch_size=10)
+    assert all(set(batch.unique().tolist()) == {0.0, 1.0} for batch in seen)
+    assert seen[0].sum() != seen[1].sum()
+
+
+class Own(nn.Module):
+    """Anyone's story: its parameters are its own, and nothing is registered."""
+
+    def __init__(self):
+        super().__init__()
+        self.decode, self.encode = nn.Linear(1, 5), nn.Linear(5, 2)
+
+    def model(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Bernoulli(logits=self.decode(z.unsqueeze(-1))).to_event(1), obs=x)
+
+    def guide(self, x):
+        loc, log_scale = self.encode(x).unbind(-1)
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(loc, log_scale.exp()))
+
+
+class OwnPyroModule(PyroModule):
+    def __init__(self):
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(5))
+        self.scale = PyroParam(torch.ones(5), constraint=dist.constraints.positive)
+
+    def model(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(self.loc, 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(logits=z).to_event(1), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x, self.scale).to_event(1))
+
+
+@pytest.mark.parametrize("make", [binary_story, Own, OwnPyroModule])
+@pytest.mark.parametrize("objective", [elbo, partial(iwae, particles=3)])
+def test_every_parameter_of_anyones_story_moves(make, objective):
+    story = make()
+    before = {name: parameter.clone() for name, parameter in story.named_parameters()}
+    history = fit(story, binary_data(), objective=objective, epochs=20, lr=1e-2)
+    assert all(not torch.equal(before[name], parameter) for name, parameter in story.named_parameters())
+    assert history.loss[-1] < history.loss[0]
+
+
+def test_frozen_parameters_stay():
+    story = binary_story()
+    story.likelihood.requires_grad_(False)
+    before = {name: parameter.clone() for name, parameter in story.named_parameters()}
+    fit(story, binary_data())
+    moved = {name for name, parameter in story.named_parameters() if not torch.equal(before[name], parameter)}
+    assert moved == {name for name in before if name.startswith("encoder")}
+
+
+def test_a_parameter_that_no_fit_would_move_is_refused():
+    class Stray(Own):
+        def guide(self, x):
+            scale = pyro.param("scale", torch.tensor(1.0))
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Normal(self.encode(x)[:, 0], scale))
+
+    with pytest.raises(ValueError, match=r"belong to the story.*scale does not.*nn.Parameter"):
+        fit(Stray(), binary_data())
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "x", "words"),
+    [
+        (likelihoods.Bernoulli, torch.full((4, 5), 0.25), r"'x'.*Bernoulli, \{0, 1\}; got 0.25 in row 0: binarise"),
+        (partial(likelihoods.Binomial, total_count=3), torch.full((4, 5), 7.0), r"Binomial, \{0, ..., 3\}; got 7"),
+        (partial(likelihoods.Binomial, total_count=3), torch.full((4, 5), 0.5), "got 0.5"),
+        (likelihoods.Normal, torch.tensor([[0.0, torch.nan, 0, 0, 0]]), r"finite, got nan at index \[0, 1\]"),
+        (likelihoods.Bernoulli, torch.zeros(4, 6), r"shape \(4, 6\)"),
+        (likelihoods.Bernoulli, torch.zeros(4, 5, dtype=torch.int64), "should take data"),
+        (likelihoods.Bernoulli, torch.zeros(0, 5), "at least 1 datum"),
+    ],
+)
+def test_data_that_the_story_cannot_score_are_refused(likelihood, x, words):
+    torch.manual_seed(0)
+    story = assemble(priors.StandardNormal, likelihood, guides.DiagonalNormal, features=5, latent=2, hidden=[4])
+    before = fingerprint(story)
+    with pytest.raises(ValueError, match=words):
+        fit(story, x)
+    assert fingerprint(story) == before
+
+
+def test_a_bad_datum_is_found_wherever_it_is():
+    x = binary_data(3000)
+    x[2017, 3] = 0.5
+    with pytest.raises(ValueError, match=r"got 0\.5 in row 2017"):
+        fit(binary_story(), x)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"epochs": 0}, "epochs should be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size should be at least 1, got 0"),
+        ({"lr": -1.0}, "lr should be positive"),
+        ({"lr": math.nan}, "lr should be positive"),
+        ({"objective": partial(iwae, particles=0)}, "particles should be at least 1"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        fit(binary_story(), binary_data(), **options)
+
+
+def test_what_is_no_story_is_refused():
+    class NoModule:
+        model = guide = print
+
+    for thing in (NoModule(), nn.Linear(1, 1), binary_story):
+        with pytest.raises(ValueError, match=r"nn\.Module with model and guide"):
+            fit(thing, binary_data())
+    with pytest.raises(ValueError, match="something to learn"):
+        fit(binary_story().requires_grad_(False), binary_data())
+
+
+def failing_story(likelihood):
+    torch.manual_seed(0)
+    return VAE(priors.StandardNormal(2), likelihood, guides.DiagonalNormal(networks.mlp(5, [8], 4)))
+
+
+def test_a_nan_loss_names_epoch_and_site_and_keeps_the_last_good_parameters():
+    class Fragile(likelihoods.Normal):
+        """Its mean overflows once its network has grown: the fit itself breaks it, the same way each time."""
+
+        def forward(self, z):
+            grown = self.network.bias.detach().abs().max() > 0.5
+            return dist.Normal(self.network(z) * (torch.nan if grown else 1.0), 1.0).to_event(1)
+
+    story = failing_story(Fragile(nn.Linear(2, 5)))
+    nn.init.zeros_(story.likelihood.network.bias)
+    records = []
+
+    def collect():
+        for record in train.run(train.begin(story, lr=1e-2), 3 + torch.randn(64, 5), elbo, 100, 16):
+            records.append(record)
+
+    with pytest.raises(
+        train.NotFinite, match=r"loss is nan in epoch \d+, step \d+, at site 'x' of the model \(Normal\)"
+    ):
+        collect()
+    assert len(records) > 2
+    assert all(math.isfinite(record.loss) for record in records)
+    assert all(parameter.isfinite().all() for parameter in story.parameters())
+    # the step before broke nothing, and the very next one would have
+    assert 0.5 - 0.05 < story.likelihood.network.bias.abs().max() < 0.5 + 0.05
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_parameters():
+    class Cliff(likelihoods.Normal):
+        def forward(self, z):
+            bias, loc = self.network.bias, self.network(z)
+            if bias.max() > 0.1:
+                loc = loc + torch.sqrt(0 * bias)  # zero, with an infinite slope
+            return dist.Normal(loc, 1.0).to_event(1)
+
+    story = failing_story(Cliff(nn.Linear(2, 5)))
+    nn.init.zeros_(story.likelihood.network.bias)
+    with pytest.raises(train.NotFinite, match="gradient is not finite in epoch"):
+        fit(story, 3 + torch.randn(64, 5), lr=1e-2, epochs=100)
+    assert all(parameter.isfinite().all() for parameter in story.parameters())
