@@ -11,50 +11,80 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pyro
+import torch
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 from torch import nn
 
 from ppvae import data, train
-from ppvae.base import Objective
 from ppvae.data import Observation
 from ppvae.inference import objectives
+from ppvae.inference.programs import evaluating
 from ppvae.models import VAE, assemble, guides, likelihoods, priors
 
 PARTS: dict[str, ModuleType] = {"prior": priors, "likelihood": likelihoods, "encoder": guides}
 OBJECTIVES = ("elbo", "iwae")
+SIZES = {
+    "prior": "it is made with the latent size",
+    "likelihood": "its attribute `outputs` says how many network outputs it takes per feature (1 where there is none)",
+    "encoder": "its attribute `outputs` says how many network outputs it takes per latent (1 where there is none)",
+}
+PLAINER = {  # what jsonargparse says: what we say
+    r"Type \S*Callable\[.*?\] expects a function or a callable class: ": "",
+    r"\.* Got value: Namespace\(.*$": "",
+    r"\.* Got value: (.*?)\.*$": r", got \1",
+    r"Parser key \"([\w.]+)\": ": r"--\1: ",
+    r"^--(\w+): --(\w+): ": r"--\1.\2: ",
+    r": Expected a typing.Literal\[(.*)\]": r" should be one of \1",
+    r": Expected a <class 'list'>": " should be a list in brackets, such as [200, 100]",
+    r": Expected a <class '(\w+)'>": r" should be \1",
+    r"<class '(\w+)'>": r"\1",
+    r"required: (?:fit|compare)\.out$": "required: --out",
+    r"required: evaluate\.run$": "required: the folder of a run",
+}
 
 
 def fit_parser() -> ArgumentParser:
     """Every option of a fit. A part is the name of a class of ours or an import path, and its arguments."""
-    parser = ArgumentParser(exit_on_error=False, description="Fit a story to data and write a run folder.")
+    text = "Fit a story to data and write a run folder."
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=text)
     parser.add_argument("--config", action="config", help="a YAML file with any of these options")
     parser.add_argument("--data", type=str, default="digits", help="a known name, or a .npy, .npz, .csv or folder")
     parser.add_function_arguments(data.load, skip={"name", "seed"})
     parser.add_argument("--latent", type=int, default=8, help="number of latent dimensions")
-    parser.add_argument("--hidden", type=list[int], default=[200], help="hidden layers of the encoder; the decoder's")
+    parser.add_argument("--hidden", type=list[int], default=[200], help="encoder's layers; the decoder's in reverse")
     parser.add_argument(
         "--prior",
         type=Callable[[int], nn.Module],
         default={"class_path": "ppvae.models.priors.StandardNormal"},
-        help=f"p(z): {', '.join(_names(priors))}, or an import path",
+        help=f"p(z), StandardNormal unless named: {', '.join(_names(priors))}, or an import path",
     )
     parser.add_argument(
         "--likelihood",
         type=Callable[[nn.Module], nn.Module],
         default=None,
-        help=f"p(x|z): {', '.join(_names(likelihoods))}, or an import path; the data's own where none is given",
+        help=f"p(x|z), the data's own unless named: {', '.join(_names(likelihoods))}, or an import path",
     )
     parser.add_argument(
         "--encoder",
         type=Callable[[nn.Module], nn.Module],
         default={"class_path": "ppvae.models.guides.DiagonalNormal"},
-        help=f"q(z|x): {', '.join(_names(guides))}, or an import path",
+        help=f"q(z|x), DiagonalNormal unless named: {', '.join(_names(guides))}, or an import path",
     )
     parser.add_argument("--objective", type=str, default="elbo", help=f"{', '.join(OBJECTIVES)}, or an import path")
     parser.add_argument("--objective_args", type=dict[str, Any], default={}, help="such as --objective.particles 20")
     parser.add_function_arguments(train.fit, skip={"story", "data", "objective", "valid", "transform", "progress"})
     return parser
+
+
+class PartsInBrief(DefaultHelpFormatter):
+    """Help that says of a part how to learn more, instead of its type and every torch module of that type."""
+
+    def _get_help_string(self, action: Any) -> str:
+        if action.dest in PARTS:
+            return f"{action.help}; --{action.dest}.help NAME lists its arguments"
+        return super()._get_help_string(action)
 
 
 def qualify(arguments: Sequence[str]) -> list[str]:
@@ -73,7 +103,7 @@ def qualify(arguments: Sequence[str]) -> list[str]:
 
 
 def _equals_apart(argument: str) -> list[str]:
-    return argument.split("=", 1) if re.match(r"--[\w.]+=", argument) else [argument]
+    return argument.split("=", 1) if re.match(rf"--({'|'.join(PARTS)}|config)=", argument) else [argument]
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -97,7 +127,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _qualified(option: str, name: str) -> str:
     """The import path of a part: a short name is one of ours."""
-    if "." in name or name.startswith(("-", "{")):
+    if name.startswith(("-", "{")):
+        return name
+    if "." in name:
+        _imported(option, name)
         return name
     module = PARTS[option]
     if name in _names(module):
@@ -115,23 +148,49 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return " or ".join(get_close_matches(name, known, n=len(known), cutoff=0.0))
 
 
-def find_objective(name: str, arguments: dict[str, Any]) -> Objective:
-    """An objective by name or import path, with its arguments bound."""
-    if "." in name:
-        module, _, attribute = name.rpartition(".")
-        try:
-            function = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"objective '{name}' should be importable, but: {_one_line(error)}") from error
-    elif name in OBJECTIVES:
-        function = getattr(objectives, name)
-    else:
-        raise ValueError(f"unknown objective '{name}': it should be {_nearest(name, OBJECTIVES)}, or an import path")
-    taken = list(inspect.signature(function).parameters)[2:]
+def find_objective(name: str, arguments: dict[str, Any]) -> "partial[torch.Tensor]":
+    """An objective by name or import path, with all of its arguments bound."""
+    function = _named_objective(name)
+    taken = _parameters(function)[2:]  # after the story and the data
+    parser = ArgumentParser(exit_on_error=False)
+    for parameter in taken:
+        kind = Any if parameter.annotation is parameter.empty else parameter.annotation
+        given = {"required": True} if parameter.default is parameter.empty else {"default": parameter.default}
+        parser.add_argument(f"--{parameter.name}", type=kind, **given)
     for argument in arguments:
-        if argument not in taken:
-            raise ValueError(f"objective {name} takes {', '.join(taken) or 'no arguments'}, got {argument}")
-    return partial(function, **arguments) if arguments else function
+        if argument not in [parameter.name for parameter in taken]:
+            raise ValueError(f"objective {name} takes {_listed(taken)}, got {argument}")
+    try:
+        return partial(function, **parser.parse_object(arguments).as_dict())
+    except ArgumentError as error:
+        raise ValueError(f"objective {name}: {plain(error)}") from error
+
+
+def _named_objective(name: str) -> Callable[..., Any]:
+    if "." not in name and name not in OBJECTIVES:
+        raise ValueError(f"unknown objective '{name}': it should be {_nearest(name, OBJECTIVES)}, or an import path")
+    function = _imported("objective", name) if "." in name else getattr(objectives, name)
+    if not callable(function):
+        raise ValueError(f"objective '{name}' should be a function of a story and data, got {function!r}")
+    return function
+
+
+def _imported(option: str, path: str) -> Any:
+    """What an import path names: a file of the working folder may hold it."""
+    module, _, attribute = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # a file of the user's may fail in any way
+        raise ValueError(f"{option} '{path}' should be importable, but: {_one_line(error)}") from error
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    return [p for p in parameters if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
+
+
+def _listed(parameters: Sequence[inspect.Parameter]) -> str:
+    return ", ".join(parameter.name for parameter in parameters) or "no arguments"
 
 
 def natural_likelihood(observation: Observation) -> dict[str, Any]:
@@ -150,24 +209,60 @@ def natural_likelihood(observation: Observation) -> dict[str, Any]:
 
 def complete(parser: ArgumentParser, options: Namespace, observation: Observation) -> Namespace:
     """Options with nothing left open: what the data decide is written out."""
+    options = options.clone()
+    bound = find_objective(options.objective, options.objective_args).keywords
+    written = {name: value for name, value in bound.items() if isinstance(value, bool | int | float | str | None)}
+    options.objective_args = written | options.objective_args
+    return with_likelihood(parser, options, observation)
+
+
+def with_likelihood(parser: ArgumentParser, options: Namespace, observation: Observation) -> Namespace:
+    """Options with the likelihood of the data's own kind, where they name none."""
     if options.likelihood is not None:
         return options
-    return parser.parse_object({"likelihood": natural_likelihood(observation)}, cfg_base=options)
+    return parser.parse_object({"likelihood": natural_likelihood(observation)}, options)
 
 
 def build_story(parser: ArgumentParser, options: Namespace, observation: Observation) -> VAE:
-    """The story that complete options describe, its networks sized from the data and the latent size."""
+    """The story that options describe, its networks sized from the data and the latent size."""
     if options.latent < 1:
         raise ValueError(f"latent should be at least 1, got {options.latent}")
-    parts = parser.instantiate(options)
-    return assemble(
-        parts.prior,
-        parts.likelihood,
-        parts.encoder,
-        features=observation.features,
-        latent=parts.latent,
-        hidden=parts.hidden,
-    )
+    makers = parser.instantiate(with_likelihood(parser, options, observation))
+    parts = [_maker(option, makers[option]) for option in PARTS]
+    story = assemble(*parts, features=observation.features, latent=options.latent, hidden=options.hidden)
+    _check_parts(story, observation.features, options.latent)
+    return story
+
+
+def _maker(option: str, make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A part's maker that says which part it was when it fails."""
+
+    def made(argument: Any) -> Any:
+        try:
+            return make(argument)
+        except Exception as error:  # a class of the user's may fail in any way
+            raise ValueError(f"the {option} could not be made: {_one_line(error)}") from error
+
+    return made
+
+
+@torch.no_grad()
+def _check_parts(story: VAE, features: int, latent: int) -> None:
+    """Refuse a part whose call does not give a distribution of the right shape."""
+    calls = {
+        "prior": (lambda: story.prior(), latent),
+        "likelihood": (lambda: story.likelihood(torch.zeros(1, latent)), features),
+        "encoder": (lambda: story.encoder(torch.zeros(1, features)), latent),
+    }
+    with evaluating(story), pyro.validation_enabled(False):
+        for option, (call, size) in calls.items():
+            try:
+                shape = tuple(call().event_shape)
+            except Exception as error:  # and so may its call
+                raise ValueError(f"the {option} should give a distribution, but: {_one_line(error)}") from error
+            if shape != (size,):
+                rule = f"the {option} should give a distribution of event_shape ({size},), got {shape}"
+                raise ValueError(f"{rule}: {'end it with .to_event(1)' if not shape else SIZES[option]}")
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
@@ -181,13 +276,21 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
 def plain(error: ArgumentError) -> str:
     """What is wrong, in one line, without the parser's own types."""
     text = _one_line(error)
-    text = re.sub(r"Type \S*Callable\[.*?\] expects a function or a callable class: ", "", text)
-    text = re.sub(r"Parser key \"([\w.]+)\":\s*", r"--\1: ", text)
-    return re.sub(r"\s*Got value: Namespace\(.*$", "", text)
+    refused = re.search(r"key \"(\w+)\".*Option '(\S+)' is not accepted.*class_path='([\w.]+)'", text)
+    if refused:
+        option, argument, path = refused.groups()
+        if path == "torch.nn.Module":
+            return f"--{option}.{argument} needs --{option} NAME beside it"
+        return f"--{option} {path} takes {_listed(_parameters(_imported(option, path))[1:])}, got {argument}"
+    for theirs, ours in PLAINER.items():
+        text = re.sub(theirs, ours, text)
+    return text
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    name = type(error).__name__
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ArgumentError | ValueError) and text else f"{name}: {text}".removesuffix(": ")
 
 
 def use_working_folder() -> None:

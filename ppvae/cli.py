@@ -2,10 +2,11 @@
 
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import shorten
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
@@ -29,14 +30,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = (str(error).strip() or type(error).__name__).splitlines()[0]
         print(f"ppvae: error: {message}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("ppvae: stopped", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"ppvae: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130
     return 0
 
 
 def command_line() -> ArgumentParser:
-    parser = ArgumentParser(prog="ppvae", exit_on_error=False, description="Variational autoencoders on Pyro.")
+    text = "Variational autoencoders on Pyro."
+    parser = ArgumentParser(
+        prog="ppvae",
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=build.PartsInBrief,  # of every command too
+        description=text,
+    )
     parser.add_argument("--version", action="version", version=f"ppvae {version('ppvae')}")
     commands = parser.add_subcommands(required=False, dest="command")
     commands.add_subcommand("fit", fit_options(), help="fit a story and write a run folder")
@@ -52,7 +60,8 @@ def fit_options() -> ArgumentParser:
 
 
 def evaluate_options() -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False, description="Estimate log p(x) of a run's data, with its errors.")
+    text = "Estimate log p(x) of a run's data, with its errors."
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=text)
     parser.add_argument("run", type=str, help="a folder that `ppvae fit` wrote")
     parser.add_argument("--particles", type=int, default=1000, help="draws per datum")
     parser.add_argument("--split", type=str, default="test", help="train, valid or test")
@@ -61,7 +70,8 @@ def evaluate_options() -> ArgumentParser:
 
 
 def compare_options() -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False, description="Fit a line-up and write a table, figures and a page.")
+    text = "Fit a line-up and write a table, figures and a page."
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=text)
     parser.add_argument("--config", action="config", help="a YAML file with any of these options")
     parser.add_argument("--data", type=str, default="digits", help="a known name, or a .npy, .npz, .csv or folder")
     parser.add_argument("--root", type=str, default="data", help="folder that holds torchvision's files")
@@ -88,7 +98,8 @@ def fit(options: Namespace) -> None:
             torch.manual_seed(options.seed)
             story = build.build_story(parser, options, dataset.observation)
         story.to("cuda" if torch.cuda.is_available() else "cpu")
-        history, broken = train.History(), ""
+        history = train.History()
+        broken: BaseException | None = None
         training = train.begin(story, options.lr, options.seed)
         records = train.run(
             training,
@@ -105,14 +116,23 @@ def fit(options: Namespace) -> None:
         except (train.NotFinite, KeyboardInterrupt) as stop:
             if not history.epochs:
                 raise
-            broken = str(stop) or f"stopped in epoch {training.epoch}"
+            kept = f"{str(stop) or f'stopped in epoch {training.epoch + 1}'}; the run so far is in {out}"
+            broken = type(stop)(kept)
         story.to("cpu")
         runs.write(folder, parser.dump(options), dataset.observation, story, history.epochs)
-        figures.save(figures.of_run(story, dataset, history), folder / "figures")
+        draw(lambda: figures.of_run(story, dataset, history), folder / "figures")
     last = history.epochs[-1]
     print(f"epoch {last.epoch}: loss {last.loss:.3f}, on validation data {last.valid:.3f} nats per datum; run in {out}")
-    if broken:
-        raise ValueError(f"{broken}; the run so far is in {out}")
+    if broken is not None:
+        raise broken
+
+
+def draw(make: Callable[[], figures.Figures], folder: Path) -> None:
+    """Save a run's figures; one that a story has no answer for (a mean, a sampler) never costs the run."""
+    try:
+        figures.save(make(), folder)
+    except Exception as error:
+        print(f"the run has no figures: {shorten(f'{type(error).__name__}: {error}', 120)}")
 
 
 def evaluate(options: Namespace) -> None:
@@ -145,11 +165,14 @@ def compare(options: Namespace) -> None:
     with runs.new_folder(options.out) as folder:
         chosen = ("latent", "epochs", "batch_size", "lr", "particles")
         fits = lineup.compete(contenders, load, options.seeds, **{name: options[name] for name in chosen})
-        fitted = []
+        fitted: list[lineup.Fitted] = []
         total = len(contenders) * options.seeds
-        for entry in track(fits, "compare", total=total):
-            fitted.append(entry)
-            console.print(f"{len(fitted)}/{total} {summary_line(entry)}", highlight=False, soft_wrap=True)
+        try:
+            for entry in track(fits, "compare", total=total):
+                fitted.append(entry)
+                console.print(f"{len(fitted)}/{total} {summary_line(entry)}", highlight=False, soft_wrap=True)
+        except ValueError as error:
+            raise ValueError(f"{contenders[len(fitted) // options.seeds].name}: {error}") from error
         groups = group_results([entry.result for entry in fitted])
         report.write_table(groups, settings | versions(), folder)
         shown = [entry for entry in fitted if entry.result.seed == 0]

@@ -89,13 +89,17 @@ def write_table(groups: Sequence[Group], settings: Mapping[str, Any], folder: Pa
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows({k: "" if _is_nan(v) else v for k, v in row.items()} for row in rows)
-    plain = [{k: None if _is_nan(v) else v for k, v in row.items()} for row in rows]
+    plain = [{k: v if _is_json(v) else None for k, v in row.items()} for row in rows]
     record = {"settings": dict(settings), "columns": COLUMNS, "rows": plain}
     (folder / "table.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
+
+
+def _is_json(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def write_page(

@@ -1,10 +1,11 @@
 """The run folder: configuration, what was observed, weights and curves as plain files, without pickle."""
 
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from safetensors.torch import load_model, save_model
 from ppvae.build import build_story, fit_parser, parse
 from ppvae.data import Dataset, Observation
 from ppvae.data import load as load_data
-from ppvae.inference.importance import Evidence
+from ppvae.inference.importance import Evidence, own_generators
 from ppvae.models import VAE
 from ppvae.train import Epoch
 
@@ -63,14 +64,16 @@ def read(path: str | Path) -> Run:
     options = parse(parser, ["--config", str(path / CONFIG)])
     try:
         observation = Observation.from_dict(json.loads((path / OBSERVATION).read_text(encoding="utf-8")))
-    except (ValueError, KeyError) as error:
+        observation.features  # noqa: B018, of a shape that is none
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path / OBSERVATION} should say what was observed, but: {error!r}") from error
-    story = build_story(parser, options, observation)
+    with own_generators():
+        story = build_story(parser, options, observation)
     try:
         load_model(story, path / WEIGHTS)
     except (SafetensorError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path / WEIGHTS} should hold the weights of {CONFIG}'s story, but: {first}") from error
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path / WEIGHTS} should hold the weights of {CONFIG}'s story, but: {said}") from error
     return Run(path, options, observation, story.eval())
 
 
@@ -87,18 +90,24 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     Raises:
         FileExistsError: the folder is there and not empty.
     """
-    path = Path(path)
     refuse_used(path)
+    path = Path(path).resolve()
     part = path.with_name(path.name + ".part")
+    above = [folder for folder in path.parents if not folder.exists()]
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         yield part
-        if path.is_dir():
-            path.rmdir()
-        os.replace(part, path)
+        if path.is_dir():  # an empty folder is filled: it may be a mount, or where the command runs
+            for item in list(part.iterdir()):
+                shutil.move(item, path)
+        else:
+            os.replace(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        for folder in above:
+            with suppress(OSError):  # it is in use by now
+                folder.rmdir()
 
 
 def refuse_used(path: str | Path) -> None:
@@ -110,10 +119,10 @@ def refuse_used(path: str | Path) -> None:
 
 def write(folder: Path, config: str, observation: Observation, story: VAE, epochs: list[Epoch]) -> None:
     """Everything that `read` needs, and the curves."""
-    (folder / CONFIG).write_text(config, encoding="utf-8")
+    (folder / CONFIG).write_text(config.rstrip() + "\n", encoding="utf-8")
     write_json(folder / OBSERVATION, observation.as_dict())
     save_model(story, str(folder / WEIGHTS))
-    lines = [json.dumps(asdict(epoch)) + "\n" for epoch in epochs]
+    lines = [json.dumps(finite(asdict(epoch))) + "\n" for epoch in epochs]
     (folder / METRICS).write_text("".join(lines), encoding="utf-8")
 
 
@@ -126,8 +135,13 @@ def write_evidence(folder: Path, name: str, evidence: Evidence, observation: Obs
     ]
     _replace(folder / f"{name}.csv", "\n".join(rows) + "\n")
     path = folder / f"{name}.json"
-    _replace(path, json.dumps({"observation": observation.as_dict(), **evidence.summary()}, indent=1) + "\n")
+    _replace(path, json.dumps({"observation": observation.as_dict(), **finite(evidence.summary())}, indent=1) + "\n")
     return path
+
+
+def finite(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without nan and infinities, for which JSON has no word: null instead."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:

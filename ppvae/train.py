@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ppvae.base import Batch, Objective, Story
 from ppvae.inference.checks import check_data, hot_loop, not_finite
 from ppvae.inference.objectives import elbo
-from ppvae.inference.programs import as_batch, evaluating
+from ppvae.inference.programs import evaluating, placed
 from ppvae.progress import track
 
 Transform = Callable[[Tensor], Tensor]
@@ -153,9 +153,8 @@ def run(
         if value < 1:
             raise ValueError(f"{option} should be at least 1, got {value}")
     story: Any = training.story
-    device = training.parameters[0].device
-    batch = tuple(part.to(device) for part in as_batch(data))
-    held_out = None if valid is None else tuple(part.to(device) for part in as_batch(valid))
+    batch = placed(story, data)
+    held_out = None if valid is None else placed(story, valid)
     with _generators_of(list(training.noise)):
         check_data(story, _transformed(batch, transform))
         if held_out is not None:

@@ -255,6 +255,21 @@ def test_two_stories_in_one_process_leave_each_other_alone():
     assert not any(moved(second, saved[1]))
 
 
+def test_the_model_of_one_story_and_the_guide_of_another_train_together():
+    """Two names in one trace: neither hides the other from Pyro's optimiser."""
+    first, second, x = story_of(), story_of(), torch.randn(6, 2)
+    before = [[p.clone() for p in story.parameters()] for story in (first, second)]
+    svi = SVI(first.model, second.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
+    svi.step(x)
+    names = [name for name, p in first.named_parameters()]
+    assert {n for n, m in zip(names, moved(first, before[0]), strict=True) if m} == {
+        n for n in names if n.startswith("likelihood.network")
+    }
+    assert {n for n, m in zip(names, moved(second, before[1]), strict=True) if m} == {
+        n for n in names if n.startswith("encoder")
+    }
+
+
 def test_a_story_made_where_a_dead_one_lay_has_its_own_parameters():
     x = torch.randn(6, 2)
     for _ in range(5):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.programs import as_batch, evaluating, latent_sites, run, sample_sites
+from ppvae.inference.programs import as_batch, evaluating, latent_sites, placed, run, sample_sites
 from ppvae.inference.weights import (
     effective_sample_size,
     log_mean_exp,
@@ -111,7 +111,7 @@ def importance(story: Story, data: Batch, particles: int = 1000, seed: int = 0, 
     Raises:
         ValueError: particles below 1; a guide with a point mass, which is no density; what `log_weights` raises.
     """
-    batch = as_batch(data)
+    batch = placed(story, data)
     _refuse_point_mass(story, tuple(part[:1] for part in batch))
     return _estimate(story, batch, log_weights, particles, seed, progress, "importance sampling from the guide")
 
@@ -125,7 +125,9 @@ def prior_sampling(story: Story, data: Batch, particles: int = 1000, seed: int =
     Raises:
         ValueError: particles below 1; an improper prior, which cannot be drawn from.
     """
-    return _estimate(story, as_batch(data), prior_log_weights, particles, seed, progress, "sampling from the prior")
+    return _estimate(
+        story, placed(story, data), prior_log_weights, particles, seed, progress, "sampling from the prior"
+    )
 
 
 def prior_log_weights(story: Story, data: Batch, particles: int = 1) -> Tensor:

@@ -29,6 +29,12 @@ def as_batch(data: Batch) -> tuple[Tensor, ...]:
     return batch
 
 
+def placed(story: Story, data: Batch) -> tuple[Tensor, ...]:
+    """Data as a batch on the device of the story's tensors."""
+    held = [*story.parameters(), *story.buffers()] if isinstance(story, nn.Module) else []
+    return tuple(part.to(held[0].device) for part in as_batch(data)) if held else as_batch(data)
+
+
 def run(program: Any, batch: tuple[Tensor, ...], particles: int) -> poutine.Trace:
     """The trace of `particles` vectorised runs of a program; every site's batch shape ends in (particles, batch).
 
@@ -95,7 +101,7 @@ class _AtMeans(Messenger):
 @torch.no_grad()
 def codes(story: Story, data: Batch) -> Tensor:
     """The guide's mean E_q[z | x] of every latent site, side by side: `(batch, latent)`."""
-    batch = as_batch(data)
+    batch = placed(story, data)
     with evaluating(story), _AtMeans():
         trace = run(story.guide, batch, particles=1)
     return torch.cat([_by_datum(site["fn"], site["value"]) for site in latent_sites(trace)], dim=-1)
@@ -104,7 +110,7 @@ def codes(story: Story, data: Batch) -> Tensor:
 @torch.no_grad()
 def reconstruct(story: Story, data: Batch) -> Tensor:
     """E[x | z] at the guide's mean z, `(batch, features)`."""
-    batch = as_batch(data)
+    batch = placed(story, data)
     with evaluating(story):
         with _AtMeans():
             trace = run(story.guide, batch, particles=1)
@@ -118,7 +124,7 @@ def generate(story: Story, like: Tensor) -> Tensor:
     Draws come from torch's global generator: seed it, or fork it, at the edge.
     """
     with evaluating(story):
-        return _observed_mean(run(story.model, (like,), particles=1))
+        return _observed_mean(run(story.model, placed(story, like), particles=1))
 
 
 def _observed_mean(trace: poutine.Trace) -> Tensor:

@@ -1,0 +1,355 @@
+"""From words on a command line to a story: names, import paths, arguments, and what is said of wrong ones."""
+
+import importlib
+import sys
+from functools import partial
+
+import pytest
+import torch
+import yaml
+
+from ppvae import build, data
+from ppvae.inference import elbo, iwae
+from ppvae.models import guides, likelihoods, priors
+
+MY_PARTS = """
+import torch, pyro.distributions as dist
+from torch import nn
+
+class Wide(nn.Module):
+    def __init__(self, latent: int, spread: float = 1.0):
+        super().__init__()
+        self.latent, self.spread = latent, spread
+    def forward(self):
+        return dist.Normal(torch.zeros(self.latent), self.spread).to_event(1)
+
+class Longer(Wide):
+    def forward(self):
+        return dist.Normal(torch.zeros(self.latent + 1), 1.0).to_event(1)
+
+class Broken(nn.Module):
+    def __init__(self, latent: int):
+        raise RuntimeError("no such luck\\nat all")
+
+class TwoSided(nn.Module):
+    outputs = 2
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+    def forward(self, z):
+        loc, log_scale = self.network(z).chunk(2, dim=-1)
+        return dist.Normal(loc, log_scale.exp()).to_event(1)
+
+class Undeclared(TwoSided):
+    outputs = 1
+
+class NoEvent(TwoSided):
+    outputs = 1
+    def forward(self, z):
+        return dist.Normal(self.network(z), 1.0)
+
+class Number(TwoSided):
+    def forward(self, z):
+        return 3
+
+def wide(latent: int) -> nn.Module:
+    return Wide(latent, spread=5.0)
+
+def scaled(story, data, factor: float, link=abs, shift: float = 0.0):
+    return data.new_tensor(factor + shift)
+
+number = 3
+"""
+
+
+@pytest.fixture
+def my_parts(tmp_path, monkeypatch):
+    """A file of the working folder that holds parts of one's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "my_parts.py").write_text(MY_PARTS)
+    (tmp_path / "not_python.py").write_text("class Prior(:\n")
+    importlib.invalidate_caches()
+    build.use_working_folder()
+    yield
+    sys.modules.pop("my_parts", None)
+
+
+@pytest.fixture(scope="module")
+def observation():
+    return data.load("digits").observation
+
+
+def parsed(*words):
+    return build.parse(build.fit_parser(), words)
+
+
+def story_of(observation, *words):
+    return build.build_story(build.fit_parser(), parsed("--latent", "2", "--hidden", "[4]", *words), observation)
+
+
+def refusal(action, *arguments):
+    """The one line that is said of something wrong."""
+    with pytest.raises((ValueError, OSError)) as caught:
+        action(*arguments)
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+# --- names
+
+
+@pytest.mark.parametrize("words", [["--prior", "GaussianMixture"], ["--prior=GaussianMixture"]])
+def test_a_short_name_is_one_of_ours(words):
+    assert parsed(*words).prior.class_path == "ppvae.models.priors.GaussianMixture"
+
+
+def test_arguments_of_a_part_stand_beside_it():
+    options = parsed("--prior", "GaussianMixture", "--prior.components", "7")
+    assert options.prior.init_args.components == 7
+    options = parsed("--likelihood=Normal", "--likelihood.learned=true", "--likelihood.variance=0.5")
+    assert options.likelihood.init_args.as_dict() == {"variance": 0.5, "learned": True}
+
+
+def test_an_objective_has_arguments_too():
+    options = parsed("--objective", "iwae", "--objective.particles", "5")
+    assert (options.objective, options.objective_args) == ("iwae", {"particles": 5})
+    assert parsed("--objective=iwae", "--objective.particles=5").objective_args == {"particles": 5}
+
+
+def test_a_value_may_hold_an_equals_sign():
+    assert parsed("--data=a=b.npy").data == "a=b.npy"
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "known"),
+    [
+        ("prior", "GausianMixture", ["GaussianMixture", "Flat", "StandardNormal"]),
+        ("likelihood", "normal", ["Normal", "Binomial", "Bernoulli"]),
+        ("encoder", "Point", ["PointMass", "DiagonalNormal"]),
+    ],
+)
+def test_an_unknown_name_lists_the_known_ones_nearest_first(option, name, known):
+    message = refusal(parsed, f"--{option}", name)
+    assert f"unknown {option} '{name}'" in message
+    places = [message.index(word) for word in known]
+    assert places[0] == min(places)
+    assert "import path" in message
+
+
+def test_the_known_names_are_the_classes_of_the_module():
+    assert set(build._names(priors)) == {"Flat", "GaussianMixture", "StandardNormal"}
+    assert set(build._names(likelihoods)) == {"Bernoulli", "Binomial", "Normal"}
+    assert set(build._names(guides)) == {"DiagonalNormal", "PointMass"}
+
+
+# --- configuration files
+
+
+def test_a_configuration_file_may_use_short_names(tmp_path):
+    config = {
+        "prior": "Flat",
+        "encoder": {"class_path": "PointMass"},
+        "likelihood": {"class_path": "Normal"},
+        "lr": 0.1,
+    }
+    config["likelihood"]["init_args"] = {"variance": 0.5}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(config))
+    options = parsed("--config", str(tmp_path / "a.yaml"), "--lr", "0.2", "--likelihood.learned", "true")
+    assert options.prior.class_path == "ppvae.models.priors.Flat"
+    assert options.encoder.class_path == "ppvae.models.guides.PointMass"
+    assert options.likelihood.init_args.as_dict() == {"variance": 0.5, "learned": True}
+    assert options.lr == 0.2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [1\nb: 2", "should be a YAML file"),
+        ("- 1\n- 2", "`name: value`"),
+        ("", "`name: value`"),
+        ("prior: Gaussian", "unknown prior 'Gaussian'"),
+        ("prior: {class_path: Gaussian}", "unknown prior 'Gaussian'"),
+        ("latent: two", "--latent should be int, got two"),
+        ("nonsense: 3", "nonsense"),
+    ],
+)
+def test_a_wrong_configuration_file_is_refused(tmp_path, text, said):
+    (tmp_path / "a.yaml").write_text(text)
+    assert said in refusal(parsed, "--config", str(tmp_path / "a.yaml"))
+
+
+def test_a_configuration_file_that_cannot_be_read_is_refused(tmp_path):
+    assert "there is no configuration file" in refusal(parsed, "--config", str(tmp_path / "gone.yaml"))
+    assert "should be a YAML file" in refusal(parsed, "--config", str(tmp_path))
+    (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00\x80")
+    assert "should be a YAML file" in refusal(parsed, "--config", str(tmp_path / "a.yaml"))
+
+
+# --- what the parser says
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--epochs", "many"], "--epochs should be int, got many"),
+        (["--lr", "fast"], "--lr should be float, got fast"),
+        (["--hidden", "20"], "--hidden should be a list in brackets, such as [200, 100], got 20"),
+        (
+            ["--binarisation", "odd"],
+            "--binarisation should be one of 'none', 'threshold', 'static', 'dynamic', got odd",
+        ),
+        (["--prior", "GaussianMixture", "--prior.components", "7.5"], "--prior.components should be int, got 7.5"),
+        (["--prior", "GaussianMixture", "--prior.component", "7"], "GaussianMixture takes components, got component"),
+        (["--prior.components", "7"], "StandardNormal takes no arguments, got components"),
+        (["--likelihood.learned", "true"], "--likelihood.learned needs --likelihood NAME beside it"),
+        (["--likelihood", "Binomial"], "required: total_count"),
+        (["--nonsense", "3"], "unrecognized arguments: --nonsense 3"),
+        (["--prior"], "--prior: expected one argument"),
+        (["--prior", "torch.optim.Adam"], "subclass of Module"),
+        (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
+    ],
+)
+def test_wrong_words_are_answered_in_one_plain_line(words, said):
+    message = refusal(parsed, *words)
+    assert said in message
+    assert "typing" not in message
+    assert "<class" not in message
+
+
+# --- import paths
+
+
+def test_parts_of_ones_own_are_built_from_their_signatures(my_parts, observation):
+    words = ["--prior", "my_parts.Wide", "--prior.spread", "2", "--likelihood", "my_parts.TwoSided"]
+    story = story_of(observation, *words)
+    assert story.prior().variance.tolist() == [4.0, 4.0]
+    assert story.likelihood.network[-1].out_features == 2 * 64
+    assert story_of(observation, "--prior", "my_parts.wide").prior().variance.tolist() == [25.0, 25.0]
+
+
+@pytest.mark.parametrize("option", ["prior", "likelihood", "encoder", "objective"])
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("my_parts.Gone", "module 'my_parts' has no attribute 'Gone'"),
+        ("no_such_module.Part", "No module named 'no_such_module'"),
+        ("not_python.Prior", "SyntaxError"),
+        (".Part", "should be importable"),
+    ],
+)
+def test_what_cannot_be_imported_is_named(my_parts, option, path, said):
+    find = partial(build.find_objective, path, {}) if option == "objective" else partial(parsed, f"--{option}", path)
+    message = refusal(find)
+    assert said in message
+    assert message.startswith(f"{option} '{path}' should be importable")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--prior", "my_parts.Broken"], "the prior could not be made: RuntimeError: no such luck at all"),
+        (["--prior", "GaussianMixture", "--prior.components", "0"], "components should be at least 1, got 0"),
+        (["--likelihood", "Normal", "--likelihood.variance", "-1"], "variance should be positive and finite, got -1"),
+        (["--prior", "my_parts.TwoSided"], "the prior should give a distribution, but: TypeError"),
+        (["--prior", "my_parts.Longer"], "event_shape (2,), got (3,): it is made with the latent size"),
+        (["--likelihood", "my_parts.Number"], "the likelihood should give a distribution, but: AttributeError"),
+        (["--likelihood", "my_parts.Undeclared"], "event_shape (64,), got (32,): its attribute `outputs`"),
+        (["--encoder", "my_parts.NoEvent"], "event_shape (2,), got (): end it with .to_event(1)"),
+        (["--latent", "0"], "latent should be at least 1, got 0"),
+        (["--hidden", "[0]"], "at least 1 unit, got [2, 0, 64]"),
+    ],
+)
+def test_a_part_that_does_not_do_is_named(my_parts, observation, words, said):
+    assert said in refusal(story_of, observation, *words)
+
+
+# --- objectives
+
+
+def test_an_objective_is_found_with_all_of_its_arguments(my_parts):
+    assert build.find_objective("elbo", {}).func is elbo
+    found = build.find_objective("iwae", {"particles": 5})
+    assert (found.func, found.keywords) == (iwae, {"particles": 5})
+    assert build.find_objective("iwae", {}).keywords == {"particles": 50}
+    assert build.find_objective("ppvae.inference.iwae", {}).func is iwae
+    mine = build.find_objective("my_parts.scaled", {"factor": 2, "shift": 0.5})
+    assert mine(None, torch.zeros(3)).item() == 2.5
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("iwea", {}, "unknown objective 'iwea': it should be iwae or elbo, or an import path"),
+        ("iwae", {"particle": 5}, "objective iwae takes particles, got particle"),
+        ("iwae", {"particles": "many"}, "particles should be int, got many"),
+        ("my_parts.scaled", {}, "required: factor"),
+        ("my_parts.number", {}, "should be a function of a story and data, got 3"),
+    ],
+)
+def test_a_wrong_objective_is_refused(my_parts, name, arguments, said):
+    assert said in refusal(build.find_objective, name, arguments)
+
+
+# --- completion
+
+
+@pytest.mark.parametrize(
+    ("view", "likelihood", "arguments"),
+    [
+        ({}, "Binomial", {"total_count": 16}),
+        ({"binarisation": "threshold"}, "Bernoulli", {}),
+        ({"binarisation": "dynamic"}, "Bernoulli", {}),
+        ({"scaling": "unit"}, "Normal", {"variance": 0.1, "learned": True}),
+    ],
+)
+def test_the_data_decide_the_likelihood_where_none_is_named(view, likelihood, arguments):
+    options = build.complete(build.fit_parser(), parsed(), data.load("digits", **view).observation)
+    assert options.likelihood.class_path == f"ppvae.models.likelihoods.{likelihood}"
+    given = options.likelihood.get("init_args")
+    assert (given.as_dict() if given else {}) == arguments
+
+
+def test_counts_without_a_bound_have_no_natural_likelihood(tmp_path):
+    (tmp_path / "a.csv").write_text("\n".join(["1,30", "2,0", "3,7", "0,1", "5,5"]))
+    counts = data.load(str(tmp_path / "a.csv")).observation
+    message = refusal(build.complete, build.fit_parser(), parsed(), counts)
+    assert "name one, or standardise the data" in message
+
+
+def test_a_named_likelihood_stays_and_nothing_else_changes(observation):
+    options = parsed("--likelihood", "Normal", "--lr", "0.5", "--objective", "iwae")
+    done = build.complete(build.fit_parser(), options, observation)
+    assert done.likelihood == options.likelihood
+    assert (done.lr, done.objective, done.objective_args) == (0.5, "iwae", {"particles": 50})
+    assert options.objective_args == {}
+
+
+def test_only_defaults_that_a_file_can_hold_are_written_out(my_parts, observation):
+    options = parsed("--objective", "my_parts.scaled", "--objective.factor", "2")
+    done = build.complete(build.fit_parser(), options, observation)
+    assert done.objective_args == {"factor": 2, "shift": 0.0}
+
+
+def test_complete_options_survive_a_file(tmp_path, observation):
+    parser = build.fit_parser()
+    options = build.complete(parser, parsed("--prior", "GaussianMixture", "--hidden", "[5,6]"), observation)
+    (tmp_path / "a.yaml").write_text(parser.dump(options))
+    again = parsed("--config", str(tmp_path / "a.yaml"))
+    assert parser.dump(again) == parser.dump(options)
+
+
+def test_networks_are_sized_from_the_data_and_the_latent_size(observation):
+    story = build.build_story(build.fit_parser(), parsed("--latent", "3", "--hidden", "[5,6]"), observation)
+    sizes = [
+        (layer.in_features, layer.out_features) for layer in story.encoder.network if hasattr(layer, "in_features")
+    ]
+    assert sizes == [(64, 5), (5, 6), (6, 6)]
+    sizes = [
+        (layer.in_features, layer.out_features) for layer in story.likelihood.network if hasattr(layer, "in_features")
+    ]
+    assert sizes == [(3, 6), (6, 5), (5, 64)]
+    assert story.prior().event_shape == (3,)
+    assert story.likelihood.total_count == 16

@@ -1,0 +1,709 @@
+"""The command line from words to files, and one plain line for everything that a person can mend."""
+
+import csv
+import importlib
+import json
+import math
+import shutil
+import subprocess
+import sys
+from functools import partial
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import ppvae
+from ppvae import cli, data
+from ppvae.inference import elbo, iwae, log_weights
+from ppvae.lineup import Contender, autoencoder, vae
+from ppvae.models import assemble, guides, likelihoods, priors
+
+MY_FILE = """
+import torch, pyro.distributions as dist
+from torch import nn
+from ppvae.inference import elbo
+
+class MyPrior(nn.Module):
+    def __init__(self, latent: int, spread: float = 1.0):
+        super().__init__()
+        self.latent, self.spread = latent, spread
+    def forward(self):
+        return dist.Normal(torch.zeros(self.latent), self.spread).to_event(1)
+
+class MyLikelihood(nn.Module):
+    outputs = 2
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+    def forward(self, z):
+        loc, log_scale = self.network(z).chunk(2, dim=-1)
+        return dist.StudentT(4.0, loc, log_scale.exp()).to_event(1)
+
+class Squashed(MyLikelihood):
+    "A guide without a mean."
+    def forward(self, x):
+        loc, log_scale = self.network(x).chunk(2, dim=-1)
+        squash = dist.transforms.TanhTransform()
+        return dist.TransformedDistribution(dist.Normal(loc, log_scale.exp()), [squash]).to_event(1)
+
+class Raises(nn.Module):
+    def __init__(self, latent: int):
+        raise KeyError("no such luck")
+
+class Breaks(nn.Module):
+    "A likelihood that is not a number from the given training step on."
+    def __init__(self, network: nn.Module, step: int):
+        super().__init__()
+        self.network, self.left = network, step
+    def forward(self, z):
+        loc = self.network(z)
+        if self.training:
+            self.left -= 1
+            loc = loc if self.left > 0 else loc * float("nan")
+        return dist.Normal(loc, 1.0).to_event(1)
+
+def doubled(story, data, factor: float = 2.0):
+    return factor * elbo(story, data)
+
+calls = []
+def stopped(story, data, after: int):
+    calls.append(1)
+    if len(calls) > after:
+        raise KeyboardInterrupt
+    return elbo(story, data)
+"""
+SMALL = ["--latent", "2", "--hidden", "[4]", "--epochs", "2"]
+REAL = ["fit", "--data", "real.npy", *SMALL]
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path, monkeypatch):
+    """A working folder with small data of every kind and a file of one's own parts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    draw = np.random.default_rng(0)
+    np.save("real.npy", draw.normal(size=(60, 4)))
+    np.save("grey.npy", draw.integers(0, 256, size=(60, 4), dtype=np.uint8))
+    np.save("counts.npy", draw.integers(0, 9, size=(60, 4)))
+    np.save("nan.npy", np.where(np.arange(240).reshape(60, 4) == 7, np.nan, 0.5))
+    Path("short.npy").write_bytes(Path("real.npy").read_bytes()[:200])
+    Path("my_file.py").write_text(MY_FILE)
+    Path("not_python.py").write_text("class Prior(:\n")
+    importlib.invalidate_caches()
+    yield
+    sys.modules.pop("my_file", None)
+
+
+@pytest.fixture
+def ppvae_says(capsys):
+    """Runs a command that should work, and returns what it prints."""
+
+    def run(*words):
+        capsys.readouterr()
+        status = cli.main(words)
+        said = capsys.readouterr()
+        assert (status, said.err) == (0, "")
+        return said.out
+
+    return run
+
+
+@pytest.fixture
+def refusal(capsys):
+    """Runs a command that should be refused: status 2, one line, nothing left behind."""
+
+    def run(*words, leaves=()):
+        before = listing()
+        capsys.readouterr()
+        status = cli.main(words)
+        said = capsys.readouterr()
+        assert status == 2
+        assert said.err.startswith("ppvae: error: ")
+        assert said.err.count("\n") == 1
+        assert "Traceback" not in said.out + said.err
+        assert {path.parts[0] for path in listing() - before} == set(leaves)
+        return said.err.removeprefix("ppvae: error: ").rstrip()
+
+    return run
+
+
+def listing():
+    return {path.relative_to(Path.cwd()) for path in Path.cwd().rglob("*")}
+
+
+def shown(capsys, *words):
+    """What a command prints that only shows something and ends."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    said = capsys.readouterr()
+    assert not caught.value.code
+    assert said.err == ""
+    return said.out
+
+
+def strict(text):
+    """JSON as others read it: without NaN or Infinity."""
+
+    def refuse(word):
+        raise ValueError(word)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def weights(run):
+    return load_file(Path(run) / "weights.safetensors")
+
+
+def metrics(run):
+    return [strict(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+
+
+def table(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# --- fit
+
+
+def test_a_run_folder_holds_everything_in_plain_files(ppvae_says):
+    out = ppvae_says(*REAL, "--out", "RUN")
+    names = {str(path.relative_to("RUN")) for path in Path("RUN").rglob("*") if path.is_file()}
+    drawn = {name for name in names if name.startswith("figures/")}
+    assert names - drawn == {"config.yaml", "observation.json", "weights.safetensors", "metrics.jsonl"}
+    assert drawn == {"figures/learning-curve.png", "figures/images.png", "figures/latent-plane.png"}
+    assert all((Path("RUN") / name).read_bytes().startswith(PNG) for name in drawn)
+    assert not any((Path("RUN") / name).read_bytes().startswith((b"PK", b"\x80")) for name in names)  # zip, pickle
+    lines = metrics("RUN")
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert f"epoch 2: loss {lines[1]['loss']:.3f}, on validation data {lines[1]['valid']:.3f}" in out
+    assert strict(Path("RUN/observation.json").read_text())["name"] == "real.npy"
+    assert not Path("RUN.part").exists()
+
+
+def test_the_command_line_fits_what_python_fits(ppvae_says):
+    words = [
+        "--prior",
+        "GaussianMixture",
+        "--prior.components",
+        "7",
+        "--objective",
+        "iwae",
+        "--objective.particles",
+        "5",
+    ]
+    options = ["--batch_size", "500", "--lr", "0.01", "--seed", "3"]
+    ppvae_says("fit", "--data", "digits", *SMALL, *words, *options, "--out", "RUN")
+    digits = data.load("digits")
+    torch.manual_seed(3)
+    story = assemble(
+        partial(priors.GaussianMixture, components=7),
+        partial(likelihoods.Binomial, total_count=16),
+        guides.DiagonalNormal,
+        features=64,
+        latent=2,
+        hidden=[4],
+    )
+    objective = partial(iwae, particles=5)
+    history = ppvae.fit(
+        story, digits.train, objective=objective, epochs=2, batch_size=500, lr=0.01, seed=3, valid=digits.valid
+    )
+    assert [line["loss"] for line in metrics("RUN")] == history.loss
+    assert [line["valid"] for line in metrics("RUN")] == history.valid
+    log_w = []
+    for one in (story, ppvae.load("RUN")):
+        torch.manual_seed(0)
+        log_w.append(log_weights(one, digits.test, particles=3))
+    assert torch.equal(*log_w)
+
+
+def test_dynamic_binarisation_is_drawn_in_training_as_in_python(ppvae_says):
+    ppvae_says("fit", "--data", "digits", "--binarisation", "dynamic", *SMALL, "--out", "RUN")
+    digits = data.load("digits", binarisation="dynamic")
+    torch.manual_seed(0)
+    story = assemble(
+        priors.StandardNormal, likelihoods.Bernoulli, guides.DiagonalNormal, features=64, latent=2, hidden=[4]
+    )
+    ppvae.fit(story, digits.train, objective=elbo, epochs=2, valid=digits.valid, transform=digits.resample)
+    fitted = weights("RUN")
+    assert all(torch.equal(fitted[name], value) for name, value in story.state_dict().items())
+
+
+def test_a_run_can_be_made_again_from_its_configuration(ppvae_says):
+    ppvae_says(*REAL, "--likelihood", "Normal", "--likelihood.variance", "0.5", "--seed", "1", "--out", "RUN")
+    ppvae_says("fit", "--config", "RUN/config.yaml", "--out", "NEW")
+    assert Path("NEW/weights.safetensors").read_bytes() == Path("RUN/weights.safetensors").read_bytes()
+    assert Path("NEW/config.yaml").read_bytes() == Path("RUN/config.yaml").read_bytes()
+    ppvae_says("fit", "--config", "RUN/config.yaml", "--seed", "2", "--out", "OTHER")
+    assert not torch.equal(weights("OTHER")["encoder.network.0.weight"], weights("RUN")["encoder.network.0.weight"])
+
+
+def test_the_configuration_of_a_run_leaves_nothing_open(ppvae_says):
+    ppvae_says("fit", "--data", "digits", *SMALL, "--objective", "iwae", "--out", "RUN")
+    config = yaml.safe_load(Path("RUN/config.yaml").read_text())
+    binomial = {"class_path": "ppvae.models.likelihoods.Binomial", "init_args": {"total_count": 16}}
+    assert config["likelihood"] == binomial
+    assert config["prior"] == {"class_path": "ppvae.models.priors.StandardNormal"}
+    assert config["encoder"] == {"class_path": "ppvae.models.guides.DiagonalNormal"}
+    assert (config["objective"], config["objective_args"]) == ("iwae", {"particles": 50})
+    assert {key: config[key] for key in ("data", "latent", "hidden", "epochs")} == {
+        "data": "digits",
+        "latent": 2,
+        "hidden": [4],
+        "epochs": 2,
+    }
+    assert {"root", "binarisation", "scaling", "batch_size", "lr", "seed"} <= config.keys()
+
+
+def test_a_fit_leaves_the_global_generator_alone(ppvae_says):
+    before = torch.get_rng_state()
+    ppvae_says(*REAL, "--out", "RUN")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_parts_of_ones_own_stand_in_a_file_of_the_working_folder(ppvae_says):
+    mine = ["--prior", "my_file.MyPrior", "--prior.spread", "2", "--likelihood", "my_file.MyLikelihood"]
+    ppvae_says(*REAL, *mine, "--out", "RUN")
+    story = ppvae.load("RUN")
+    assert story.prior().variance.tolist() == [4.0, 4.0]
+    assert type(story.likelihood).__name__ == "MyLikelihood"
+    assert weights("RUN")["likelihood.network.2.weight"].shape == (8, 4)
+    out = ppvae_says("evaluate", "RUN", "--particles", "30")
+    assert "log p(x) = " in out
+
+
+def test_an_objective_of_ones_own(ppvae_says):
+    ppvae_says(*REAL, "--objective", "my_file.doubled", "--objective.factor", "3", "--epochs", "1", "--out", "RUN")
+    ppvae_says(*REAL, "--epochs", "1", "--out", "PLAIN")
+    mine, plain = metrics("RUN")[0], metrics("PLAIN")[0]
+    assert mine["loss"] == pytest.approx(3 * plain["loss"], rel=1e-6)
+    assert yaml.safe_load(Path("RUN/config.yaml").read_text())["objective_args"] == {"factor": 3.0}
+
+
+def test_a_configuration_file_with_short_names_and_overrides_after_it(ppvae_says):
+    config = {"data": "real.npy", "latent": 3, "hidden": [4], "epochs": 1, "prior": "GaussianMixture"}
+    Path("a.yaml").write_text(yaml.safe_dump(config | {"objective": "iwae", "objective_args": {"particles": 4}}))
+    ppvae_says("fit", "--config", "a.yaml", "--latent", "2", "--prior.components", "3", "--out", "RUN")
+    assert weights("RUN")["prior.loc"].shape == (3, 2)
+    assert yaml.safe_load(Path("RUN/config.yaml").read_text())["objective_args"] == {"particles": 4}
+    ppvae_says("fit", "--config", "RUN/config.yaml", "--prior", "StandardNormal", "--out", "NEW")
+    assert type(ppvae.load("NEW").prior) is priors.StandardNormal
+
+
+def test_an_autoencoder_is_a_flat_prior_and_a_point_mass(ppvae_says, refusal):
+    words = ["--data", "digits", "--scaling", "unit", "--prior", "Flat", "--encoder", "PointMass"]
+    ppvae_says("fit", *words, *SMALL, "--epochs", "4", "--lr", "0.01", "--out", "RUN")
+    losses = [line["loss"] for line in metrics("RUN")]
+    assert losses[-1] < losses[0]
+    story = ppvae.load("RUN")
+    x = data.load("digits", scaling="unit").test
+    assert torch.equal(log_weights(story, x)[0], story.likelihood(story.encoder(x).mean).log_prob(x))
+    assert "point mass" in refusal("evaluate", "RUN", "--particles", "3")
+
+
+def test_figures_that_cannot_be_drawn_do_not_cost_the_run(ppvae_says):
+    out = ppvae_says(*REAL, "--encoder", "my_file.Squashed", "--out", "RUN")
+    assert "the run has no figures: NotImplementedError" in out
+    assert len(metrics("RUN")) == 2
+    assert "log p(x) = " in ppvae_says("evaluate", "RUN", "--particles", "30")
+
+
+# --- help and configuration on the screen
+
+
+def test_print_config_shows_every_option_and_can_be_used(capsys, ppvae_says):
+    words = [*REAL, "--prior", "GaussianMixture", "--prior.components=3", "--objective=iwae", "--objective.particles=4"]
+    text = shown(capsys, *words, "--print_config")
+    config = yaml.safe_load(text)
+    options = {"data", "root", "binarisation", "scaling", "label", "latent", "hidden", "prior", "likelihood", "encoder"}
+    assert config.keys() == options | {"objective", "objective_args", "epochs", "batch_size", "lr", "seed", "out"}
+    assert config["prior"]["init_args"] == {"components": 3}
+    Path("a.yaml").write_text(text)
+    ppvae_says("fit", "--config", "a.yaml", "--out", "A")
+    ppvae_says(*words, "--out", "B")
+    assert Path("A/weights.safetensors").read_bytes() == Path("B/weights.safetensors").read_bytes()
+
+
+def test_print_config_of_a_comparison_and_its_flags(capsys):
+    assert yaml.safe_load(shown(capsys, "compare", "--seeds", "3", "--print_config"))["seeds"] == 3
+    assert yaml.safe_load(shown(capsys, "fit", "--lr", "0.5", "--print_config=skip_default")) == {"lr": 0.5}
+
+
+FIT = "config print_config data root binarisation scaling label latent hidden prior likelihood encoder objective "
+FIT += "objective_args epochs batch_size lr seed out"
+COMPARE = "config print_config data root label latent epochs batch_size lr particles seeds out"
+
+
+@pytest.mark.parametrize(
+    ("command", "options"), [("fit", FIT), ("evaluate", "particles split seed"), ("compare", COMPARE)]
+)
+def test_help_is_complete_and_readable(capsys, command, options):
+    text = shown(capsys, command, "--help")
+    for option in options.split():
+        assert f"  --{option}" in text
+    assert len(text.splitlines()) < 120
+    assert "torch." not in text
+    assert "Callable" not in text
+    if command == "fit":
+        assert all(name in text for name in ("GaussianMixture", "Binomial", "PointMass", "iwae", "import path"))
+
+
+def test_help_of_the_whole_and_of_a_part(capsys):
+    text = shown(capsys, "--help")
+    assert all(command in text for command in ("fit", "evaluate", "compare"))
+    assert "number of Gaussians" in shown(capsys, "fit", "--prior.help", "GaussianMixture")
+    assert "--prior.spread" in shown(capsys, "fit", "--prior.help", "my_file.MyPrior")
+    assert shown(capsys, "--version") == "ppvae 0.1.0\n"
+
+
+def test_the_entry_point_runs_in_a_process_of_its_own():
+    command = shutil.which("ppvae", path=Path(sys.executable).parent)
+    assert command is not None
+    words = [command, *REAL, "--prior", "my_file.MyPrior", "--epochs", "1", "--out", "RUN"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("epoch 1: loss ")
+    assert len(metrics("RUN")) == 1
+
+
+# --- evaluate
+
+
+def test_evidence_is_printed_with_its_errors_and_kept(ppvae_says):
+    ppvae_says(*REAL, "--out", "RUN")
+    out = ppvae_says("evaluate", "RUN", "--particles", "50")
+    record = strict(Path("RUN/evidence-test-50.json").read_text())
+    assert f"log p(x) = {record['log_p']:.3f} nats per datum" in out
+    assert f"Monte Carlo error   {record['monte_carlo_error']:.3f}" in out
+    assert f"sampling error      {record['sampling_error']:.3f}" in out
+    assert record["verdict"] in out
+    assert (record["particles"], record["data"]) == (50, 12)
+    assert record["observation"]["name"] == "real.npy"
+    rows = table("RUN/evidence-test-50.csv")
+    assert [int(row["datum"]) for row in rows] == list(range(12))
+    for column, name in {"estimate": "log_p", "elbo": "elbo", "ess": "ess"}.items():
+        assert np.mean([float(row[column]) for row in rows]) == pytest.approx(record[name], rel=1e-7)
+    errors = np.array([float(row["standard_error"]) for row in rows])
+    assert np.sqrt((errors**2).sum()) / 12 == pytest.approx(record["monte_carlo_error"], rel=1e-7)
+
+
+def test_evaluating_twice_says_the_same_and_changes_no_weight(ppvae_says):
+    ppvae_says(*REAL, "--out", "RUN")
+    before = {path: path.read_bytes() for path in Path("RUN").rglob("*") if path.is_file()}
+    first = ppvae_says("evaluate", "RUN", "--particles", "30")
+    files = {path: path.read_bytes() for path in Path("RUN").rglob("*") if path.is_file()}
+    assert {path.name for path in files.keys() - before.keys()} == {"evidence-test-30.json", "evidence-test-30.csv"}
+    assert all(files[path] == content for path, content in before.items())
+    torch.rand(5)  # what ran before does not matter
+    assert ppvae_says("evaluate", "RUN", "--particles", "30") == first
+    assert {path: path.read_bytes() for path in Path("RUN").rglob("*") if path.is_file()} == files
+
+
+def test_splits_and_seeds_of_an_evaluation(ppvae_says):
+    ppvae_says(*REAL, "--out", "RUN")
+    for split, size in {"train": 42, "valid": 6, "test": 12}.items():
+        ppvae_says("evaluate", "RUN", "--particles", "2", "--split", split)
+        record = strict(Path(f"RUN/evidence-{split}-2.json").read_text())
+        assert record["data"] == size
+        assert record["verdict"].startswith("unchecked")
+    before = table("RUN/evidence-test-2.csv")
+    ppvae_says("evaluate", "RUN", "--particles", "2", "--seed", "1")
+    assert table("RUN/evidence-test-2.csv") != before
+
+
+def test_other_data_than_the_runs_are_refused(ppvae_says, refusal):
+    ppvae_says(*REAL, "--out", "RUN")
+    np.save("real.npy", 3 * np.load("real.npy")[:, :3])
+    message = refusal("evaluate", "RUN", "--particles", "3")
+    assert "the data should be those of the run" in message
+    Path("real.npy").unlink()
+    assert "there is no file real.npy" in refusal("evaluate", "RUN", "--particles", "3")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--particles", "0"], "particles should be at least 1, got 0"),
+        (["--particles", "many"], "--particles should be int, got many"),
+        (["--split", "exam"], "split should be train, valid or test, got exam"),
+    ],
+)
+def test_wrong_options_of_an_evaluation(ppvae_says, refusal, words, said):
+    ppvae_says(*REAL, "--epochs", "1", "--out", "RUN")
+    assert said in refusal("evaluate", "RUN", *words)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "observation.json", "config.yaml"])
+def test_a_corrupt_run_is_refused(ppvae_says, refusal, name):
+    ppvae_says(*REAL, "--epochs", "1", "--out", "RUN")
+    (Path("RUN") / name).write_text("garbage " * 9)
+    assert name in refusal("evaluate", "RUN")
+    (Path("RUN") / name).unlink()
+    assert "RUN does not" in refusal("evaluate", "RUN")
+
+
+# --- compare
+
+
+@pytest.fixture
+def tiny_lineup(monkeypatch):
+    """Three contenders, one of them a point mass, on two views of twenty dark pixels with labels."""
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 9, size=(60, 1, 5, 4), dtype=np.uint8), np.arange(60) % 3
+    images[labels == 1] //= 4
+    np.savez("images.npz", x=images, y=labels)
+    binomial, normal = partial(likelihoods.Binomial, total_count=255), partial(likelihoods.Normal, variance=0.1)
+    contenders = [
+        Contender("counts, z = 2", vae(priors.StandardNormal, binomial), {}, latent=2),
+        Contender("counts, IWAE", vae(priors.StandardNormal, binomial), {}, objective=partial(iwae, particles=3)),
+        Contender("scaled", vae(priors.StandardNormal, normal), {"scaling": "unit"}),
+        Contender("point mass", autoencoder(priors.Flat, [4]), {"scaling": "unit"}, evidence=False),
+    ]
+    monkeypatch.setattr("ppvae.lineup.HIDDEN", [4])
+    monkeypatch.setattr("ppvae.lineup.lineup", lambda observation: contenders)
+    return ["compare", "--data", "images.npz", "--latent", "3", "--epochs", "2", "--particles", "30"]
+
+
+class References(HTMLParser):
+    """What a page refers to, and its tags."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.tags = [], set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.found += [value for name, value in attributes if name in {"src", "href", "srcset"}]
+
+
+def compared(capsys, *words):
+    status = cli.main(words)
+    said = capsys.readouterr()
+    assert status == 0, said.err
+    return said
+
+
+def test_a_comparison_is_a_table_figures_and_a_page(tiny_lineup, capsys):
+    said = compared(capsys, *tiny_lineup, "--out", "DIR")
+    assert {path.name for path in Path("DIR").iterdir()} == {"table.csv", "table.json", "report.html", "figures"}
+    drawn = {path.stem for path in Path("DIR/figures").iterdir()}
+    assert drawn == {"bounds", "reconstructions", "samples", "latent-planes", "learning-curves", "decoded-grid"}
+    assert all(path.read_bytes().startswith(PNG) for path in Path("DIR/figures").iterdir())
+    page = References(Path("DIR/report.html").read_text(encoding="utf-8"))
+    assert "script" not in page.tags
+    assert len(page.found) == len(drawn)
+    assert all(reference.startswith("data:image/png;base64,") for reference in page.found)
+    record = strict(Path("DIR/table.json").read_text(encoding="utf-8"))
+    assert record["settings"]["epochs"] == 2
+    assert record["settings"]["torch"] == torch.__version__
+    assert record["settings"]["command"] == "ppvae compare"
+    assert str(Path("DIR/report.html")) in said.out
+    assert "(sd" not in said.out
+    assert "4/4 point mass" in said.err
+
+
+def test_a_comparison_never_mixes_observations(tiny_lineup, capsys):
+    said = compared(capsys, *tiny_lineup, "--out", "DIR")
+    rows = table("DIR/table.csv")
+    names = {}
+    for row in rows:
+        names.setdefault(row["group"], set()).add(row["name"])
+    counts, scaled, points = sorted(names, key=lambda label: ("density" in label, "not ranked" in label))
+    assert names == {counts: {"counts, z = 2", "counts, IWAE"}, scaled: {"scaled"}, points: {"point mass"}}
+    assert "mass on {0, ..., 255}" in counts
+    words = " ".join(said.out.split())  # a long title is wrapped
+    assert all(label in words for label in names)
+    for label in (counts, scaled):
+        behind = [float(row["behind"]) for row in rows if row["group"] == label]
+        assert behind == sorted(behind)
+        assert behind[0] == 0
+    (point,) = [row for row in rows if row["group"] == points]
+    assert point["ranked"] == "False"
+    assert {point[column] for column in ("neg_elbo", "neg_log_p", "behind", "ess", "naive_neg_log_p")} == {""}
+    measured = ("reconstruction", "active_units", "neighbour", "probe", "seconds")
+    assert all(math.isfinite(float(row[column])) for row in rows for column in measured)
+    ranked = [row for row in rows if row["ranked"] == "True"]
+    assert all(float(row["neg_log_p"]) <= float(row["neg_elbo"]) for row in ranked)
+    assert all(float(row["monte_carlo_error"]) > 0 for row in ranked)
+
+
+def test_seeds_show_their_spread(tiny_lineup, capsys):
+    said = compared(capsys, *tiny_lineup, "--seeds", "2", "--out", "DIR")
+    assert "8/8 point mass, seed 1" in said.err
+    assert "(sd " in said.out
+    assert "2 seeds" in said.out
+    rows = table("DIR/table.csv")
+    assert len(rows) == 4
+    assert {row["seeds"] for row in rows} == {"2"}
+    assert all(float(row["neg_log_p_spread"]) > 0 for row in rows if row["ranked"] == "True")
+    assert "(sd " in Path("DIR/report.html").read_text(encoding="utf-8")
+
+
+def test_a_comparison_says_the_same_twice(tiny_lineup, capsys, monkeypatch):
+    monkeypatch.setattr("ppvae.figures.of_comparison", lambda *_: {})
+    tables = []
+    for out in ("A", "B"):
+        compared(capsys, *tiny_lineup, "--out", out)
+        tables.append([{k: v for k, v in row.items() if k != "seconds"} for row in table(f"{out}/table.csv")])
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("option", ["latent", "epochs", "batch_size", "particles", "seeds"])
+def test_a_comparison_needs_at_least_one_of_everything(tiny_lineup, refusal, option):
+    assert refusal(*tiny_lineup, "--out", "DIR", f"--{option}", "0") == f"{option} should be at least 1, got 0"
+
+
+def test_a_comparison_names_the_contender_that_breaks(tiny_lineup, refusal):
+    assert (
+        refusal(*tiny_lineup, "--lr", "-1", "--out", "DIR")
+        == "counts, z = 2: lr should be positive and finite, got -1.0"
+    )
+
+
+# --- what a person can mend
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], ["name a command", "fit, evaluate or compare"]),
+        (["fits"], ["fits", "fit", "evaluate", "compare"]),
+        (["--nonsense"], ["unrecognized arguments: --nonsense"]),
+        (["fit"], ["required: --out"]),
+        (["compare"], ["required: --out"]),
+        (["evaluate"], ["required: the folder of a run"]),
+        (["evaluate", "nowhere"], ["nowhere does not", "weights.safetensors"]),
+        (["evaluate", "my_file.py"], ["my_file.py does not"]),
+        (["compare", "--data", "digit", "--out", "OUT"], ["unknown data 'digit'"]),
+        (["compare", "--config", "gone.yaml", "--out", "OUT"], ["there is no configuration file gone.yaml"]),
+    ],
+)
+def test_a_wrong_command_is_refused(refusal, words, said):
+    message = refusal(*words)
+    assert all(part in message for part in said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--data", "digit"], ["unknown data 'digit': it should be one of digits", "mnist", ".npy"]),
+        (["--data", "gone.npy"], ["there is no file gone.npy"]),
+        (["--data", "short.npy"], ["short.npy should be a whole numpy file"]),
+        (["--data", "nan.npy"], ["finite", "got nan at row 1, column 3"]),
+        (["--data", "my_file.py"], ["unknown data 'my_file.py'"]),
+        (["--data", "grey.npy", "--likelihood", "Bernoulli"], ["{0, 1}", "binarise", "threshold, static or dynamic"]),
+        (["--data", "counts.npy", "--likelihood=Binomial", "--likelihood.total_count=5"], ["{0, ..., 5}", "largest"]),
+        (["--data", "counts.npy"], ["no likelihood is natural", "name one, or standardise"]),
+        (["--binarisation", "static"], ["largest level", "real.npy"]),
+        (["--binarisation", "odd"], ["--binarisation should be one of", "got odd"]),
+        (["--prior", "GausianMixture"], ["unknown prior 'GausianMixture': it should be GaussianMixture or"]),
+        (["--likelihood", "Gaussian"], ["unknown likelihood 'Gaussian'", "Normal", "Binomial", "Bernoulli"]),
+        (["--encoder", "Diagonal"], ["unknown encoder 'Diagonal': it should be DiagonalNormal or PointMass"]),
+        (["--objective", "iwea"], ["unknown objective 'iwea': it should be iwae or elbo"]),
+        (["--objective", "my_file.gone"], ["objective 'my_file.gone' should be importable"]),
+        (["--objective", "iwae", "--objective.particles", "0"], ["particles should be at least 1, got 0"]),
+        (["--objective", "iwae", "--objective.particles", "x"], ["particles should be int, got x"]),
+        (["--objective", "iwae", "--objective.samples", "5"], ["iwae takes particles, got samples"]),
+        (["--prior", "my_file.Gone"], ["prior 'my_file.Gone' should be importable"]),
+        (["--prior", "gone.MyPrior"], ["No module named 'gone'"]),
+        (["--prior", "not_python.Prior"], ["SyntaxError", "not_python.py"]),
+        (["--prior", "my_file.Raises"], ["the prior could not be made: KeyError: 'no such luck'"]),
+        (["--prior", "my_file.MyLikelihood"], ["the prior should give a distribution"]),
+        (["--prior", "GaussianMixture", "--prior.component", "7"], ["GaussianMixture takes components, got component"]),
+        (["--prior", "GaussianMixture", "--prior.components", "x"], ["--prior.components should be int, got x"]),
+        (["--config", "gone.yaml"], ["there is no configuration file gone.yaml"]),
+        (["--config", "my_file.py"], ["my_file.py should"]),
+        (["--epochs", "0"], ["epochs should be at least 1, got 0"]),
+        (["--latent", "0"], ["latent should be at least 1, got 0"]),
+        (["--batch_size", "0"], ["batch_size should be at least 1, got 0"]),
+        (["--lr", "0"], ["lr should be positive and finite, got 0"]),
+        (["--hidden", "20"], ["[200, 100]", "got 20"]),
+        (["--nonsense", "3"], ["unrecognized arguments: --nonsense 3"]),
+        (["--epoch", "3"], ["unrecognized arguments: --epoch 3"]),
+    ],
+)
+def test_a_wrong_fit_is_refused_and_leaves_nothing(refusal, words, said):
+    message = refusal(*REAL, "--out", "new/OUT", *words)
+    assert all(part in message for part in said)
+
+
+@pytest.mark.parametrize("command", [REAL, ["compare"]])
+def test_an_output_folder_in_use_is_refused_untouched(refusal, command):
+    Path("OUT").mkdir()
+    Path("OUT/thesis").write_text("years")
+    message = refusal(*command, "--out", "OUT")
+    assert message == "an output folder should be new or empty; OUT is not: name another, or remove it"
+    assert [path.read_text() for path in Path("OUT").iterdir()] == ["years"]
+    assert "my_file.py is not" in refusal(*command, "--out", "my_file.py")
+
+
+def test_an_empty_output_folder_will_do(ppvae_says):
+    Path("OUT").mkdir()
+    ppvae_says(*REAL, "--epochs", "1", "--out", "OUT")
+    assert len(metrics("OUT")) == 1
+
+
+# --- a fit that breaks
+
+
+def test_a_loss_that_is_nan_keeps_what_was_good(refusal, ppvae_says):
+    words = [*REAL, "--likelihood", "my_file.Breaks", "--batch_size", "21", "--epochs", "9"]
+    message = refusal(*words, "--likelihood.step", "6", "--out", "RUN", leaves=["RUN"])
+    assert "nan in epoch 3, step 1, at site 'x' of the model (Normal)" in message  # two steps an epoch
+    assert message.endswith("the run so far is in RUN")
+    assert [line["epoch"] for line in metrics("RUN")] == [1, 2]
+    broken = weights("RUN")
+    assert all(torch.isfinite(value).all() for value in broken.values())
+    ppvae_says(*words, "--likelihood.step", "99", "--epochs", "2", "--out", "GOOD")
+    assert all(torch.equal(broken[name], value) for name, value in weights("GOOD").items())
+    assert "log p(x) = " in ppvae_says("evaluate", "RUN", "--particles", "3")
+
+
+def test_a_loss_that_is_nan_at_once_leaves_nothing(refusal):
+    words = ["--likelihood", "my_file.Breaks", "--likelihood.step", "1"]
+    message = refusal(*REAL, *words, "--out", "new/RUN")
+    assert "nan in epoch 1, step 1, at site 'x' of the model" in message
+
+
+def test_a_huge_step_names_the_site_and_keeps_finite_weights(refusal):
+    message = refusal(*REAL, "--lr", "1e6", "--epochs", "9", "--out", "RUN", leaves=["RUN"])
+    assert "in epoch 2, step 1, at site 'z' of the guide" in message
+    assert all(torch.isfinite(value).all() for value in weights("RUN").values())
+    assert len(metrics("RUN")) == 1
+
+
+def test_stopping_in_the_second_epoch_keeps_the_run(capsys):
+    words = ["--objective", "my_file.stopped", "--objective.after", "2"]  # a step and a validation
+    assert cli.main([*REAL, *words, "--out", "RUN"]) == 130
+    assert capsys.readouterr().err == "ppvae: stopped in epoch 2; the run so far is in RUN\n"
+    assert len(metrics("RUN")) == 1
+    assert ppvae.load("RUN").prior().event_shape == (2,)
+    assert not Path("RUN.part").exists()
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_stopping_in_the_first_epoch_leaves_nothing(capsys, after):
+    before = listing()
+    words = ["--objective", "my_file.stopped", "--objective.after", str(after)]
+    assert cli.main([*REAL, *words, "--out", "new/RUN"]) == 130
+    assert capsys.readouterr().err == "ppvae: stopped\n"
+    assert listing() == before
+
+
+def test_stopping_while_the_run_is_written_leaves_nothing(capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ppvae.figures.of_run", interrupt)
+    before = listing()
+    assert cli.main([*REAL, "--out", "RUN"]) == 130
+    assert listing() == before
