@@ -12,7 +12,8 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from ppvae import build, data, figures, lineup, report, runs, train
+from ppvae import build, figures, lineup, report, runs, train
+from ppvae.arguments import PartsInBrief, fit_parser, parse, use_working_folder
 from ppvae.inference.comparison import group_results
 from ppvae.inference.importance import importance, own_generators
 from ppvae.progress import console, track
@@ -20,9 +21,9 @@ from ppvae.progress import console, track
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what a person can mend is one line on standard error and exit status 2."""
-    build.use_working_folder()
+    use_working_folder()
     try:
-        options = build.parse(command_line(), sys.argv[1:] if arguments is None else arguments)
+        options = parse(command_line(), sys.argv[1:] if arguments is None else arguments)
         if options.command is None:
             raise ValueError("name a command: fit, evaluate or compare (ppvae --help tells more)")
         COMMANDS[options.command](options[options.command])
@@ -42,7 +43,7 @@ def command_line() -> ArgumentParser:
         prog="ppvae",
         exit_on_error=False,
         allow_abbrev=False,
-        formatter_class=build.PartsInBrief,  # of every command too
+        formatter_class=PartsInBrief,  # of every command too
         description=text,
     )
     parser.add_argument("--version", action="version", version=f"ppvae {version('ppvae')}")
@@ -54,7 +55,7 @@ def command_line() -> ArgumentParser:
 
 
 def fit_options() -> ArgumentParser:
-    parser = build.fit_parser()
+    parser = fit_parser()
     parser.add_argument("--out", type=str, required=True, help="the run folder to write: new or empty")
     return parser
 
@@ -77,10 +78,11 @@ def compare_options() -> ArgumentParser:
     parser.add_argument("--root", type=str, default="data", help="folder that holds torchvision's files")
     parser.add_argument("--label", type=str, default=None, help="the column of labels in a .csv file")
     parser.add_argument("--latent", type=int, default=8, help="number of latent dimensions")
-    parser.add_argument("--epochs", type=int, default=100, help="passes over the data in every fit")
+    parser.add_argument("--epochs", type=int, default=None, help="passes in every fit; 1,000 steps' worth, 10 to 100")
     parser.add_argument("--batch_size", type=int, default=128, help="rows per step")
     parser.add_argument("--lr", type=float, default=3e-3, help="Adam's step size")
     parser.add_argument("--particles", type=int, default=1000, help="draws per test datum for the evidence")
+    parser.add_argument("--test_rows", type=int, default=None, help="measure on the first of the test data only")
     parser.add_argument("--seeds", type=int, default=1, help="fits of every contender; the table shows their spread")
     parser.add_argument("--out", type=str, required=True, help="the folder to write: new or empty")
     return parser
@@ -89,7 +91,7 @@ def compare_options() -> ArgumentParser:
 def fit(options: Namespace) -> None:
     """`ppvae fit`: a run folder with configuration, weights, curves and figures."""
     out = options.pop("out")
-    parser = build.fit_parser()
+    parser = fit_parser()
     with runs.new_folder(out) as folder:
         dataset = runs.load_data_of(options)
         options = build.complete(parser, options, dataset.observation)
@@ -149,51 +151,60 @@ def evaluate(options: Namespace) -> None:
             torch.manual_seed(options.seed)
             x = dataset.resample(x)
     evidence = importance(run.story, x, options.particles, options.seed)
-    name = f"evidence-{options.split}-{options.particles}"
-    path = runs.write_evidence(run.path, name, evidence, run.observation)
+    path = runs.write_evidence(run, evidence, options.split, options.seed)
     print(f"{options.split} split of {run.observation}\n{evidence}\nsaved in {path}")
 
 
 def compare(options: Namespace) -> None:
     """`ppvae compare`: a line-up on one data set, as a table, figures and one page."""
-    for option in ("latent", "epochs", "batch_size", "particles", "seeds"):
-        if options[option] < 1:
+    for option in ("latent", "epochs", "batch_size", "test_rows", "particles", "seeds"):
+        if options[option] is not None and options[option] < 1:
             raise ValueError(f"{option} should be at least 1, got {options[option]}")
-    load = partial(data.load, options.data, root=options.root, label=options.label)
-    contenders = lineup.lineup(load().observation)
+    load = partial(lineup.view_of, options.data, options.root, options.label, options.test_rows)
+    dataset = load()
+    if options.epochs is None:
+        options.epochs = min(100, max(10, 1000 * options.batch_size // len(dataset.train)))
+    contenders = lineup.lineup(dataset.observation)
     settings = {"command": "ppvae compare", **{k: v for k, v in options.as_dict().items() if k != "config"}}
     with runs.new_folder(options.out) as folder:
         chosen = ("latent", "epochs", "batch_size", "lr", "particles")
         fits = lineup.compete(contenders, load, options.seeds, **{name: options[name] for name in chosen})
         fitted: list[lineup.Fitted] = []
+        failed: list[lineup.Failed] = []
         total = len(contenders) * options.seeds
-        try:
-            for entry in track(fits, "compare", total=total):
+        for entry in track(fits, "compare", total=total):
+            if isinstance(entry, lineup.Fitted):
                 fitted.append(entry)
-                console.print(f"{len(fitted)}/{total} {summary_line(entry)}", highlight=False, soft_wrap=True)
-        except ValueError as error:
-            raise ValueError(f"{contenders[len(fitted) // options.seeds].name}: {error}") from error
+            else:
+                failed.append(entry)
+            count = f"{len(fitted) + len(failed)}/{total}"
+            console.print(f"{count} {summary_line(entry)}", highlight=False, soft_wrap=True)
+        if not fitted:
+            raise ValueError(f"no contender could be fitted; {failed[0]}")
         groups = group_results([entry.result for entry in fitted])
-        report.write_table(groups, settings | versions(), folder)
+        settings |= versions() | ({"left out": "; ".join(map(str, failed))} if failed else {})
+        report.write_table(groups, settings, folder)
         shown = [entry for entry in fitted if entry.result.seed == 0]
         drawn = figures.save(figures.of_comparison(shown, groups), folder / "figures")
         lead = (
-            f"{len(contenders)} ways to model {options.data}, fitted by the same loop and measured on the same "
+            f"{len(shown)} ways to model {options.data}, fitted by the same loop and measured on the same "
             f"{len(shown[0].data.test)} test data. Every story is a Pyro program; every log p(x) has its error."
         )
         page = folder / "report.html"
-        report.write_page(f"ppvae compare: {options.data}", lead, groups, drawn, settings | versions(), page)
+        report.write_page(f"ppvae compare: {options.data}", lead, groups, drawn, settings, page)
     width = None if sys.stdout.isatty() else 150
     screen = Console(width=width)
     for table in report.terminal_tables(groups):
         screen.print(table)
         screen.print()
-    for line in report.notes(options.seeds):
+    for line in [*report.notes(options.seeds), *(f"left out: {failure}" for failure in failed)]:
         screen.print(line, highlight=False)
     print(f"\ntable, figures and page: {Path(options.out) / 'report.html'}")
 
 
-def summary_line(entry: lineup.Fitted) -> str:
+def summary_line(entry: lineup.Fitted | lineup.Failed) -> str:
+    if isinstance(entry, lineup.Failed):
+        return f"left out: {entry}"
     seconds = entry.result.measures["seconds"]
     evidence = entry.result.evidence
     figure = "" if evidence is None else f", -log p(x) {-evidence.estimate.mean().item():.2f}"

@@ -1,5 +1,6 @@
 """Named data sets and files as `(N, D)` tensors, split, with a record of what was observed."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
@@ -34,10 +35,16 @@ class Observation:
     log_jacobian: float = 0.0  # log |dx / draw|: log p(raw) = log p(x) + log_jacobian, nats per datum
     contrast: float = 1.0  # the range of x, so that squared errors can be read on a scale from 0 to 1
     units: str = "nats per datum"
+    fingerprint: str = ""  # of the raw data: figures on other data of the same name are never taken for these
 
     @property
     def features(self) -> int:
         return prod(self.shape)
+
+    @property
+    def input_scale(self) -> float:
+        """What a network should multiply x by, to see values near 1."""
+        return 1 / self.contrast if self.kind in {"levels", "counts"} else 1.0
 
     @property
     def measure(self) -> str:
@@ -119,7 +126,7 @@ def load(
     _one_of("scaling", scaling, get_args(Scaling))
     if binarisation != "none" and scaling != "none":
         raise ValueError(f"binarised data take no scaling, got binarisation={binarisation} and scaling={scaling}")
-    raw = _read(name, Path(root), label)
+    raw = _read(name, Path(root).expanduser(), label)
     generator = torch.Generator().manual_seed(seed)
     parts, labels = _split(raw, generator)
     observation = _describe(name, raw, parts[0])
@@ -133,7 +140,9 @@ def load(
 
 
 def _read(name: str, root: Path, label: str | None) -> Raw:
-    path = Path(name)
+    path = Path(name).expanduser()
+    if label is not None and path.suffix != ".csv":
+        raise ValueError(f"label names a column of a .csv file, and {name} is none: leave it out")
     readers = {".npy": read_numpy, ".npz": read_numpy, ".csv": lambda path: read_csv(path, label)}
     if name == "digits":
         return read_digits()
@@ -181,7 +190,9 @@ def _describe(name: str, raw: Raw, train: Tensor) -> Observation:
     elif np.issubdtype(raw.values.dtype, np.integer) and (raw.values >= 0).all():
         kind = "binary" if (raw.values <= 1).all() else "counts"
     contrast = float(raw.maximum) if raw.maximum else _range(train)
-    return Observation(Path(name).absolute().name, kind, raw.shape, maximum=raw.maximum, contrast=contrast)
+    fingerprint = hashlib.blake2b(raw.values.tobytes(), digest_size=8).hexdigest()
+    named = Path(name).absolute().name
+    return Observation(named, kind, raw.shape, raw.maximum, contrast=contrast, fingerprint=fingerprint)
 
 
 def _binarise(

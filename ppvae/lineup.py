@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,13 +11,13 @@ from torch import nn
 
 from ppvae import metrics, networks
 from ppvae.base import Objective
-from ppvae.data import Dataset, Observation
+from ppvae.data import Dataset, Observation, load
 from ppvae.inference.comparison import Result
 from ppvae.inference.importance import importance, own_generators, prior_sampling
 from ppvae.inference.objectives import elbo, iwae
 from ppvae.inference.programs import codes, reconstruct
 from ppvae.models import PCA, VAE, Autoencoder, assemble, guides, likelihoods, priors
-from ppvae.train import History, fit
+from ppvae.train import History, NotFinite, fit
 
 HIDDEN = [200]
 IWAE = partial(iwae, particles=20)
@@ -47,12 +47,32 @@ class Fitted:
     result: Result
 
 
+@dataclass(frozen=True)
+class Failed:
+    """A contender whose fit broke: the others go on without it."""
+
+    contender: Contender
+    seed: int
+    error: str
+
+    def __str__(self) -> str:
+        return f"{self.contender.name}, seed {self.seed}: {self.error}"
+
+
 def vae(prior: Callable[[int], nn.Module], likelihood: Callable[[nn.Module], Any]) -> Build:
     """A VAE with a diagonal Normal guide, sized from the data and the latent size."""
 
     def build(data: Dataset, latent: int) -> VAE:
-        sizes = {"features": data.observation.features, "latent": latent}
-        return assemble(prior, likelihood, guides.DiagonalNormal, hidden=HIDDEN, **sizes)
+        seen = data.observation
+        return assemble(
+            prior,
+            likelihood,
+            guides.DiagonalNormal,
+            features=seen.features,
+            latent=latent,
+            hidden=HIDDEN,
+            input_scale=seen.input_scale,
+        )
 
     return build
 
@@ -166,12 +186,24 @@ def measure(story: Any, data: Dataset) -> dict[str, float]:
     return {"reconstruction": error, "active_units": metrics.active_units(test_codes), **accuracies}
 
 
-def compete(contenders: list[Contender], load: Callable[..., Dataset], seeds: int, **options: Any) -> Iterator[Fitted]:
-    """Enter every contender on every seed, yielding each as it is done; `load(**view)` gives the data."""
+def view_of(name: str, root: str, label: str | None, test_rows: int | None, **view: Any) -> Dataset:
+    """The data as a contender sees them, measured on the first `test_rows` test data."""
+    data = load(name, root=root, label=label, **view)
+    labels = None if data.test_labels is None else data.test_labels[:test_rows]
+    return replace(data, test=data.test[:test_rows], test_labels=labels)
+
+
+def compete(
+    contenders: list[Contender], see: Callable[..., Dataset], seeds: int, **options: Any
+) -> Iterator[Fitted | Failed]:
+    """Enter every contender on every seed, yielding each as it is done; `see(**view)` gives the data."""
     views: dict[str, Dataset] = {}
     for contender in contenders:
         view = str(sorted(contender.view.items()))
         if view not in views:
-            views[view] = load(**contender.view)
+            views[view] = see(**contender.view)
         for seed in range(seeds):
-            yield enter(contender, views[view], seed=seed, **options)
+            try:
+                yield enter(contender, views[view], seed=seed, **options)
+            except NotFinite as error:
+                yield Failed(contender, seed, str(error))

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def mlp(
@@ -27,3 +28,20 @@ def mlp(
     for size_in, size_out in pairwise(sizes):
         layers += [nn.Linear(size_in, size_out), activation()]
     return nn.Sequential(*layers[:-1])
+
+
+class Scale(nn.Module):
+    """x times a fixed factor, so that a network sees values near 1: levels up to 255 would saturate it.
+
+    >>> Scale(0.5)(torch.tensor([16.0]))
+    tensor([8.])
+    """
+
+    factor: Tensor
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(factor))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor

@@ -75,7 +75,7 @@ def notes(seeds: int) -> list[str]:
         "-log p(x) ± its Monte Carlo error; 'behind best' ± its error paired over the test data",
         "k-hat > 0.7: the share of test data whose estimate is unreliable",
         "<=: that share is above 5 %: -log p(x) is likely lower than the figure by more than its error",
-        "naive: the same estimate with draws from the prior, which the guide improves on",
+        "naive: the same estimate with draws from the prior; where it is lower, the guide is the worse proposal",
     ]
     if seeds > 1:
         lines.append(f"sd: standard deviation over {seeds} seeds of the fit")

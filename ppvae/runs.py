@@ -14,7 +14,8 @@ from jsonargparse import Namespace
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
-from ppvae.build import build_story, fit_parser, parse
+from ppvae.arguments import fit_parser, parse
+from ppvae.build import build_story
 from ppvae.data import Dataset, Observation
 from ppvae.data import load as load_data
 from ppvae.inference.importance import Evidence, own_generators
@@ -37,9 +38,11 @@ class Run:
         """The data of the run, checked to be observed as they were at its fit."""
         data = load_data_of(self.options)
         if data.observation != self.observation:
+            same = str(data.observation) == str(self.observation)
+            got = f"other values under the name {self.observation.name}" if same else str(data.observation)
             raise ValueError(
-                f"the data should be those of the run ({self.observation}), got {data.observation}; "
-                f"a figure on other data could not be compared with it"
+                f"the data should be those of the run ({self.observation}), got {got}; "
+                "a figure on other data could not be compared with it"
             )
         return data
 
@@ -126,16 +129,17 @@ def write(folder: Path, config: str, observation: Observation, story: VAE, epoch
     (folder / METRICS).write_text("".join(lines), encoding="utf-8")
 
 
-def write_evidence(folder: Path, name: str, evidence: Evidence, observation: Observation) -> Path:
+def write_evidence(run: Run, evidence: Evidence, split: str, seed: int) -> Path:
     """The summary as JSON and the per-datum figures as CSV, replaced whole if they are there."""
+    path = run.path / f"evidence-{split}-{evidence.particles}-seed{seed}.json"
     rows = ["datum,estimate,standard_error,ess,pareto_k,elbo,elbo_standard_error"]
     columns = [getattr(evidence, column).tolist() for column in rows[0].split(",")[1:]]
     rows += [
         f"{datum}," + ",".join(f"{x:.9g}" for x in figures) for datum, figures in enumerate(zip(*columns, strict=True))
     ]
-    _replace(folder / f"{name}.csv", "\n".join(rows) + "\n")
-    path = folder / f"{name}.json"
-    _replace(path, json.dumps({"observation": observation.as_dict(), **finite(evidence.summary())}, indent=1) + "\n")
+    _replace(path.with_suffix(".csv"), "\n".join(rows) + "\n")
+    record = {"observation": run.observation.as_dict(), "split": split, "seed": seed, **finite(evidence.summary())}
+    _replace(path, json.dumps(record, indent=1) + "\n")
     return path
 
 

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -162,7 +162,11 @@ def run(
     for _ in range(epochs):
         start = time.perf_counter()
         before = training.state_dict()
-        loss = _pass(training, batch, objective, batch_size, transform)
+        try:
+            loss = _pass(training, batch, objective, batch_size, transform)
+        except BaseException:  # stopped by hand, or by the objective: an epoch is done whole or not at all
+            training.load_state_dict(before)
+            raise
         if not math.isfinite(loss) or not _finite(training.parameters):
             training.load_state_dict(before)
             _find_not_finite(training, batch, objective, batch_size, transform)
@@ -235,18 +239,23 @@ def _find_not_finite(
             loss = _step(training, part, objective)
             if torch.isfinite(loss) and _finite(training.parameters):
                 continue
+            gradients = [
+                n for n, p in training.story.named_parameters() if p.grad is not None and not _finite([p.grad])
+            ]
             training.load_state_dict(before)
             _set_generators(noise)
-            what = f"loss is {loss.item()}" if not torch.isfinite(loss) else "gradient is not finite"
-            where = not_finite(training.story, _rows(batch, rows, transform))
+            if torch.isfinite(loss):
+                what = f"the gradient of {gradients[0] if gradients else 'a parameter'} is not finite"
+            else:
+                what = f"the loss is {loss.item()} at {not_finite(training.story, _rows(batch, rows, transform))}"
             raise NotFinite(
-                f"the {what} in epoch {epoch}, step {step}, at {where}; "
-                "the story keeps the last good parameters: a smaller lr may help"
+                f"{what} in epoch {epoch}, step {step}; the story keeps the last good parameters "
+                "(a smaller lr, or data scaled to values near 1, may help)"
             )
     raise NotFinite(f"the loss was not finite in epoch {epoch}, and was finite when the epoch was repeated")
 
 
-def _finite(parameters: list[nn.Parameter]) -> bool:
+def _finite(parameters: Sequence[Tensor]) -> bool:
     return all(bool(torch.isfinite(parameter).all()) for parameter in parameters)
 
 

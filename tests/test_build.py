@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from ppvae import arguments as ask
 from ppvae import build, data
 from ppvae.inference import elbo, iwae
 from ppvae.models import guides, likelihoods, priors
@@ -70,7 +71,7 @@ def my_parts(tmp_path, monkeypatch):
     (tmp_path / "my_parts.py").write_text(MY_PARTS)
     (tmp_path / "not_python.py").write_text("class Prior(:\n")
     importlib.invalidate_caches()
-    build.use_working_folder()
+    ask.use_working_folder()
     yield
     sys.modules.pop("my_parts", None)
 
@@ -81,11 +82,11 @@ def observation():
 
 
 def parsed(*words):
-    return build.parse(build.fit_parser(), words)
+    return ask.parse(ask.fit_parser(), words)
 
 
 def story_of(observation, *words):
-    return build.build_story(build.fit_parser(), parsed("--latent", "2", "--hidden", "[4]", *words), observation)
+    return build.build_story(ask.fit_parser(), parsed("--latent", "2", "--hidden", "[4]", *words), observation)
 
 
 def refusal(action, *arguments):
@@ -140,9 +141,9 @@ def test_an_unknown_name_lists_the_known_ones_nearest_first(option, name, known)
 
 
 def test_the_known_names_are_the_classes_of_the_module():
-    assert set(build._names(priors)) == {"Flat", "GaussianMixture", "StandardNormal"}
-    assert set(build._names(likelihoods)) == {"Bernoulli", "Binomial", "Normal"}
-    assert set(build._names(guides)) == {"DiagonalNormal", "PointMass"}
+    assert set(ask.names(priors)) == {"Flat", "GaussianMixture", "StandardNormal"}
+    assert set(ask.names(likelihoods)) == {"Bernoulli", "Binomial", "Normal"}
+    assert set(ask.names(guides)) == {"DiagonalNormal", "PointMass"}
 
 
 # --- configuration files
@@ -306,7 +307,7 @@ def test_a_wrong_objective_is_refused(my_parts, name, arguments, said):
     ],
 )
 def test_the_data_decide_the_likelihood_where_none_is_named(view, likelihood, arguments):
-    options = build.complete(build.fit_parser(), parsed(), data.load("digits", **view).observation)
+    options = build.complete(ask.fit_parser(), parsed(), data.load("digits", **view).observation)
     assert options.likelihood.class_path == f"ppvae.models.likelihoods.{likelihood}"
     given = options.likelihood.get("init_args")
     assert (given.as_dict() if given else {}) == arguments
@@ -315,13 +316,13 @@ def test_the_data_decide_the_likelihood_where_none_is_named(view, likelihood, ar
 def test_counts_without_a_bound_have_no_natural_likelihood(tmp_path):
     (tmp_path / "a.csv").write_text("\n".join(["1,30", "2,0", "3,7", "0,1", "5,5"]))
     counts = data.load(str(tmp_path / "a.csv")).observation
-    message = refusal(build.complete, build.fit_parser(), parsed(), counts)
+    message = refusal(build.complete, ask.fit_parser(), parsed(), counts)
     assert "name one, or standardise the data" in message
 
 
 def test_a_named_likelihood_stays_and_nothing_else_changes(observation):
     options = parsed("--likelihood", "Normal", "--lr", "0.5", "--objective", "iwae")
-    done = build.complete(build.fit_parser(), options, observation)
+    done = build.complete(ask.fit_parser(), options, observation)
     assert done.likelihood == options.likelihood
     assert (done.lr, done.objective, done.objective_args) == (0.5, "iwae", {"particles": 50})
     assert options.objective_args == {}
@@ -329,12 +330,12 @@ def test_a_named_likelihood_stays_and_nothing_else_changes(observation):
 
 def test_only_defaults_that_a_file_can_hold_are_written_out(my_parts, observation):
     options = parsed("--objective", "my_parts.scaled", "--objective.factor", "2")
-    done = build.complete(build.fit_parser(), options, observation)
+    done = build.complete(ask.fit_parser(), options, observation)
     assert done.objective_args == {"factor": 2, "shift": 0.0}
 
 
 def test_complete_options_survive_a_file(tmp_path, observation):
-    parser = build.fit_parser()
+    parser = ask.fit_parser()
     options = build.complete(parser, parsed("--prior", "GaussianMixture", "--hidden", "[5,6]"), observation)
     (tmp_path / "a.yaml").write_text(parser.dump(options))
     again = parsed("--config", str(tmp_path / "a.yaml"))
@@ -342,7 +343,7 @@ def test_complete_options_survive_a_file(tmp_path, observation):
 
 
 def test_networks_are_sized_from_the_data_and_the_latent_size(observation):
-    story = build.build_story(build.fit_parser(), parsed("--latent", "3", "--hidden", "[5,6]"), observation)
+    story = build.build_story(ask.fit_parser(), parsed("--latent", "3", "--hidden", "[5,6]"), observation)
     sizes = [
         (layer.in_features, layer.out_features) for layer in story.encoder.network if hasattr(layer, "in_features")
     ]

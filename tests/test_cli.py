@@ -18,10 +18,11 @@ import yaml
 from safetensors.torch import load_file
 
 import ppvae
-from ppvae import cli, data
+from ppvae import cli, data, lineup
 from ppvae.inference import elbo, iwae, log_weights
 from ppvae.lineup import Contender, autoencoder, vae
 from ppvae.models import assemble, guides, likelihoods, priors
+from ppvae.train import NotFinite
 
 MY_FILE = """
 import torch, pyro.distributions as dist
@@ -211,6 +212,7 @@ def test_the_command_line_fits_what_python_fits(ppvae_says):
         features=64,
         latent=2,
         hidden=[4],
+        input_scale=1 / 16,
     )
     objective = partial(iwae, particles=5)
     history = ppvae.fit(
@@ -380,14 +382,14 @@ def test_the_entry_point_runs_in_a_process_of_its_own():
 def test_evidence_is_printed_with_its_errors_and_kept(ppvae_says):
     ppvae_says(*REAL, "--out", "RUN")
     out = ppvae_says("evaluate", "RUN", "--particles", "50")
-    record = strict(Path("RUN/evidence-test-50.json").read_text())
+    record = strict(Path("RUN/evidence-test-50-seed0.json").read_text())
     assert f"log p(x) = {record['log_p']:.3f} nats per datum" in out
     assert f"Monte Carlo error   {record['monte_carlo_error']:.3f}" in out
     assert f"sampling error      {record['sampling_error']:.3f}" in out
     assert record["verdict"] in out
     assert (record["particles"], record["data"]) == (50, 12)
     assert record["observation"]["name"] == "real.npy"
-    rows = table("RUN/evidence-test-50.csv")
+    rows = table("RUN/evidence-test-50-seed0.csv")
     assert [int(row["datum"]) for row in rows] == list(range(12))
     for column, name in {"estimate": "log_p", "elbo": "elbo", "ess": "ess"}.items():
         assert np.mean([float(row[column]) for row in rows]) == pytest.approx(record[name], rel=1e-7)
@@ -400,7 +402,10 @@ def test_evaluating_twice_says_the_same_and_changes_no_weight(ppvae_says):
     before = {path: path.read_bytes() for path in Path("RUN").rglob("*") if path.is_file()}
     first = ppvae_says("evaluate", "RUN", "--particles", "30")
     files = {path: path.read_bytes() for path in Path("RUN").rglob("*") if path.is_file()}
-    assert {path.name for path in files.keys() - before.keys()} == {"evidence-test-30.json", "evidence-test-30.csv"}
+    assert {path.name for path in files.keys() - before.keys()} == {
+        "evidence-test-30-seed0.json",
+        "evidence-test-30-seed0.csv",
+    }
     assert all(files[path] == content for path, content in before.items())
     torch.rand(5)  # what ran before does not matter
     assert ppvae_says("evaluate", "RUN", "--particles", "30") == first
@@ -411,12 +416,13 @@ def test_splits_and_seeds_of_an_evaluation(ppvae_says):
     ppvae_says(*REAL, "--out", "RUN")
     for split, size in {"train": 42, "valid": 6, "test": 12}.items():
         ppvae_says("evaluate", "RUN", "--particles", "2", "--split", split)
-        record = strict(Path(f"RUN/evidence-{split}-2.json").read_text())
+        record = strict(Path(f"RUN/evidence-{split}-2-seed0.json").read_text())
         assert record["data"] == size
         assert record["verdict"].startswith("unchecked")
-    before = table("RUN/evidence-test-2.csv")
+    before = table("RUN/evidence-test-2-seed0.csv")
     ppvae_says("evaluate", "RUN", "--particles", "2", "--seed", "1")
-    assert table("RUN/evidence-test-2.csv") != before
+    assert table("RUN/evidence-test-2-seed1.csv") != before
+    assert table("RUN/evidence-test-2-seed0.csv") == before
 
 
 def test_other_data_than_the_runs_are_refused(ppvae_says, refusal):
@@ -562,11 +568,32 @@ def test_a_comparison_needs_at_least_one_of_everything(tiny_lineup, refusal, opt
     assert refusal(*tiny_lineup, "--out", "DIR", f"--{option}", "0") == f"{option} should be at least 1, got 0"
 
 
-def test_a_comparison_names_the_contender_that_breaks(tiny_lineup, refusal):
-    assert (
-        refusal(*tiny_lineup, "--lr", "-1", "--out", "DIR")
-        == "counts, z = 2: lr should be positive and finite, got -1.0"
-    )
+def test_a_comparison_leaves_out_the_contender_that_breaks(tiny_lineup, ppvae_says, monkeypatch):
+    enter = lineup.enter
+
+    def broken(contender, data, **options):
+        if contender.name == "scaled":
+            raise NotFinite("the loss is nan in epoch 1")
+        return enter(contender, data, **options)
+
+    monkeypatch.setattr("ppvae.lineup.enter", broken)
+    said = ppvae_says(*tiny_lineup, "--out", "DIR")
+    assert "left out: scaled, seed 0: the loss is nan in epoch 1" in said
+    assert "scaled" not in {row["name"] for row in table("DIR/table.csv")}
+    assert "scaled, seed 0" in strict(Path("DIR/table.json").read_text())["settings"]["left out"]
+
+
+def test_a_comparison_in_which_all_break_is_refused(tiny_lineup, refusal, monkeypatch):
+    def broken(contender, data, **options):
+        raise NotFinite("the loss is nan in epoch 1")
+
+    monkeypatch.setattr("ppvae.lineup.enter", broken)
+    assert "no contender could be fitted; counts, z = 2" in refusal(*tiny_lineup, "--out", "DIR")
+
+
+def test_a_comparison_may_measure_on_the_first_test_rows(tiny_lineup, ppvae_says):
+    ppvae_says(*tiny_lineup, "--test_rows", "5", "--out", "DIR")
+    assert "the same 5 test data" in Path("DIR/report.html").read_text()
 
 
 # --- what a person can mend
@@ -658,7 +685,7 @@ def test_an_empty_output_folder_will_do(ppvae_says):
 def test_a_loss_that_is_nan_keeps_what_was_good(refusal, ppvae_says):
     words = [*REAL, "--likelihood", "my_file.Breaks", "--batch_size", "21", "--epochs", "9"]
     message = refusal(*words, "--likelihood.step", "6", "--out", "RUN", leaves=["RUN"])
-    assert "nan in epoch 3, step 1, at site 'x' of the model (Normal)" in message  # two steps an epoch
+    assert "nan at site 'x' of the model (Normal) in epoch 3, step 1" in message  # two steps an epoch
     assert message.endswith("the run so far is in RUN")
     assert [line["epoch"] for line in metrics("RUN")] == [1, 2]
     broken = weights("RUN")
@@ -671,12 +698,12 @@ def test_a_loss_that_is_nan_keeps_what_was_good(refusal, ppvae_says):
 def test_a_loss_that_is_nan_at_once_leaves_nothing(refusal):
     words = ["--likelihood", "my_file.Breaks", "--likelihood.step", "1"]
     message = refusal(*REAL, *words, "--out", "new/RUN")
-    assert "nan in epoch 1, step 1, at site 'x' of the model" in message
+    assert "nan at site 'x' of the model (Normal) in epoch 1, step 1" in message
 
 
 def test_a_huge_step_names_the_site_and_keeps_finite_weights(refusal):
     message = refusal(*REAL, "--lr", "1e6", "--epochs", "9", "--out", "RUN", leaves=["RUN"])
-    assert "in epoch 2, step 1, at site 'z' of the guide" in message
+    assert "at site 'z' of the guide (Normal) in epoch 2, step 1" in message
     assert all(torch.isfinite(value).all() for value in weights("RUN").values())
     assert len(metrics("RUN")) == 1
 

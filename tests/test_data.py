@@ -1,6 +1,7 @@
 """From a name to splits, and what is recorded of them."""
 
 import json
+from dataclasses import replace
 from math import log, sqrt
 
 import numpy as np
@@ -33,6 +34,12 @@ def labels(data):
     return [data.train_labels, data.valid_labels, data.test_labels]
 
 
+def described(data):
+    """What was observed, apart from the fingerprint of the values."""
+    assert len(data.observation.fingerprint) == 16
+    return replace(data.observation, fingerprint="")
+
+
 def multiset(values, classes):
     """Rows, each with its label, in an order of their own."""
     return sorted(np.column_stack([np.asarray(values), np.asarray(classes)]).tolist())
@@ -62,7 +69,7 @@ def test_digits_are_split_without_loss(digits):
 
 
 def test_digits_observation(digits):
-    assert digits.observation == Observation("digits", "levels", (1, 8, 8), maximum=16, contrast=16.0)
+    assert described(digits) == Observation("digits", "levels", (1, 8, 8), maximum=16, contrast=16.0)
     assert digits.resample is None
     assert all(part.dtype == torch.float32 for part in splits(digits))
     assert all(part.dtype == torch.int64 for part in labels(digits))
@@ -114,7 +121,7 @@ def test_too_few_rows(rows, tmp_path):
 def test_kinds_of_npy(x, kind, maximum, contrast, tmp_path):
     data = load(saved(tmp_path, x))
     expected = Observation("a.npy", kind, x.shape[1:], maximum=maximum, contrast=contrast)
-    assert data.observation == expected
+    assert described(data) == expected
     assert data.observation.features == x[0].size
     together = torch.cat(splits(data)).numpy()
     assert sorted(together.tolist()) == sorted(x.reshape(10, -1).astype(float).tolist())
@@ -142,7 +149,7 @@ def test_csv(cells, kind, tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("\n".join(",".join(row) for row in [["a", "b", "what"], *table]))
     data = load(str(path), label="what")
-    assert data.observation == Observation("a.csv", kind, (2,), contrast=data.observation.contrast)
+    assert described(data) == Observation("a.csv", kind, (2,), contrast=data.observation.contrast)
     order = sorted(range(12), key=lambda i: table[i][2])  # labels are numbered in the order of their names
     for rows, classes in zip(splits(data), labels(data), strict=True):
         expected = [[float(cell) for cell in table[order[label]][:2]] for label in classes]
@@ -156,7 +163,7 @@ def test_folder_of_images(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{i}.png")
     data = load(str(tmp_path / "photos"))
-    assert data.observation == Observation("photos", "levels", (3, 3, 4), maximum=255, contrast=255.0)
+    assert described(data) == Observation("photos", "levels", (3, 3, 4), maximum=255, contrast=255.0)
     together = multiset(torch.cat(splits(data)), torch.cat(labels(data)))
     assert together == multiset(images.transpose(0, 3, 1, 2).reshape(12, -1), np.arange(12) % 3)
 
@@ -250,7 +257,7 @@ def test_threshold_is_above_half(digits):
     for binary, raw in zip(splits(data), splits(digits), strict=True):
         assert torch.equal(binary, (raw > 8).float())
     expected = Observation("digits", "binary", (1, 8, 8), maximum=1, binarisation="threshold")
-    assert data.observation == expected
+    assert described(data) == expected
     assert data.resample is None
 
 
@@ -261,7 +268,7 @@ def test_static_pixels_are_drawn_once(digits):
         assert mean_is_right(binary, raw / 16)
     assert not torch.equal(data.train, other.train)
     assert data.resample is None
-    assert data.observation == Observation("digits", "binary", (1, 8, 8), maximum=1, binarisation="static")
+    assert described(data) == Observation("digits", "binary", (1, 8, 8), maximum=1, binarisation="static")
 
 
 def test_static_pixels_follow_their_own_intensity(digits):
@@ -280,7 +287,7 @@ def test_dynamic_pixels_are_drawn_at_every_pass(digits):
     assert mean_is_right(first, data.train)
     assert mean_is_right(second, data.train)
     assert not torch.equal(first, second)
-    assert data.observation == Observation("digits", "binary", (1, 8, 8), maximum=1, binarisation="dynamic")
+    assert described(data) == Observation("digits", "binary", (1, 8, 8), maximum=1, binarisation="dynamic")
 
 
 def test_dynamic_valid_and_test_are_fixed(digits):
@@ -436,3 +443,24 @@ def test_the_text_says_what_was_done():
         "digits, standardised by feature",
         "digits, uniformly dequantised to [0, 1]",
     ]
+
+
+def test_other_values_have_another_fingerprint_and_other_views_the_same(tmp_path):
+    def of(values, **view):
+        np.save(tmp_path / "a.npy", values)
+        return load(str(tmp_path / "a.npy"), **view).observation.fingerprint
+
+    values = np.arange(40, dtype=np.uint8).reshape(10, 4)
+    assert of(values) == of(values, scaling="unit") == of(values, binarisation="static")
+    values[3, 2] += 1
+    assert of(values) != of(values - 1)
+
+
+def test_a_label_without_columns_is_refused():
+    assert "leave it out" in refusal(ValueError, "digits", label="kind")
+
+
+@pytest.mark.parametrize(("view", "largest"), [({}, 1), ({"binarisation": "threshold"}, 1), ({"scaling": "unit"}, 1)])
+def test_a_network_sees_values_near_one(view, largest):
+    digits = load("digits", **view)
+    assert (digits.train * digits.observation.input_scale).max() == largest

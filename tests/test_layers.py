@@ -24,8 +24,9 @@ ALLOWED = {  # the layer of each file: what of ppvae it may import, by prefix
     "ppvae.report": ("inference.comparison",),
     "ppvae.lineup": ("base", "data", "inference", "metrics", "models", "networks", "train"),
     "ppvae.figures": ("data", "inference", "lineup", "metrics", "models", "plots", "train"),
-    "ppvae.build": ("base", "data", "inference", "models", "train"),
-    "ppvae.runs": ("build", "data", "inference", "models", "train"),
+    "ppvae.arguments": ("data", "models", "train"),
+    "ppvae.build": ("arguments", "data", "inference", "models"),
+    "ppvae.runs": ("arguments", "build", "data", "inference", "models", "train"),
     "ppvae.cli": ("",),
     "ppvae": ("runs", "train"),
 }

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ppvae
-from ppvae import build, data, runs
+from ppvae import arguments, build, data, runs
 from ppvae.inference import Evidence, importance, log_weights
 from ppvae.train import Epoch
 
@@ -27,8 +27,8 @@ def real_data(tmp_path, monkeypatch):
 
 def a_story(*words):
     """Options, observation and story as the command line makes them."""
-    parser = build.fit_parser()
-    options = build.parse(parser, [*WORDS, *words])
+    parser = arguments.fit_parser()
+    options = arguments.parse(parser, [*WORDS, *words])
     observation = runs.load_data_of(options).observation
     options = build.complete(parser, options, observation)
     return parser.dump(options), observation, build.build_story(parser, options, observation)
@@ -199,7 +199,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, name):
 
 
 OBSERVATION = {"name": "real.npy", "kind": "real", "shape": [4], "maximum": None, "binarisation": "none"}
-OBSERVATION |= {"scaling": "none", "log_jacobian": 0.0, "contrast": 1.0, "units": "nats per datum"}
+OBSERVATION |= {"scaling": "none", "log_jacobian": 0.0, "contrast": 1.0, "units": "nats per datum", "fingerprint": ""}
 
 
 @pytest.mark.parametrize(
@@ -235,11 +235,11 @@ def test_evidence_is_written_per_datum_and_in_summary(tmp_path):
     story = a_run()
     run = runs.read("RUN")
     evidence = importance(story, run.data().test, particles=30)
-    path = runs.write_evidence(tmp_path, "evidence", evidence, run.observation)
+    path = runs.write_evidence(run, evidence, "test", 3)
     record = strict(path.read_text())
     assert record["observation"] == strict((tmp_path / "RUN" / "observation.json").read_text())
-    assert {k: v for k, v in record.items() if k != "observation"} == evidence.summary()
-    with open(tmp_path / "evidence.csv", newline="") as file:
+    assert {k: v for k, v in record.items() if k != "observation"} == {"split": "test", "seed": 3, **evidence.summary()}
+    with open(path.with_suffix(".csv"), newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["datum"]) for row in rows] == list(range(8))
     for column in ("estimate", "standard_error", "ess", "pareto_k", "elbo", "elbo_standard_error"):
@@ -252,7 +252,7 @@ def test_an_infinite_error_is_null_in_json(tmp_path):
     one = torch.tensor([1.0], dtype=torch.float64)
     infinite = torch.full((1,), math.inf, dtype=torch.float64)
     evidence = Evidence(one, infinite, one, infinite.neg(), one, infinite, "stochastic lower bound", 1, "a method")
-    observation = data.load("real.npy").observation
-    record = strict(runs.write_evidence(tmp_path, "evidence", evidence, observation).read_text())
+    a_run()
+    record = strict(runs.write_evidence(runs.read("RUN"), evidence, "test", 0).read_text())
     assert record["monte_carlo_error"] is None
     assert record["log_p"] == 1.0

@@ -52,7 +52,7 @@ def run(program: Any, batch: tuple[Tensor, ...], particles: int) -> poutine.Trac
         try:
             return poutine.trace(vectorised).get_trace(*batch)
         except ValueError as error:
-            if PARTICLES in str(error):
+            if PARTICLES in str(error) and "collide" in str(error):
                 raise ValueError(
                     "a plate of the story takes dim -2, which log-weights need for the particles; "
                     'keep plate("data") at dim=-1 and give every other plate dim=-3 or lower'

@@ -56,6 +56,7 @@ def assemble(
     features: int,
     latent: int,
     hidden: Sequence[int] = (200,),
+    input_scale: float = 1.0,
 ) -> VAE:
     """A VAE whose networks are sized from the data and the latent size alone.
 
@@ -66,16 +67,20 @@ def assemble(
         features: size of a datum.
         latent: size of its code.
         hidden: layers of the encoder's network; the decoder has them in reverse.
+        input_scale: what the encoder's network multiplies x by (`Observation.input_scale`).
 
     >>> from ppvae.models import guides, likelihoods, priors
     >>> story = assemble(priors.StandardNormal, likelihoods.Bernoulli, guides.DiagonalNormal, features=64, latent=2)
     >>> story.encoder.network[-1].out_features
     4
     """
-    decoder = _sized(likelihood, latent, features, hidden[::-1])
-    return VAE(prior(latent), decoder, _sized(encoder, features, latent, hidden))
+    decoder = networks.mlp(latent, hidden[::-1], features * _outputs(likelihood))
+    network = networks.mlp(features, hidden, latent * _outputs(encoder))
+    if input_scale != 1:
+        network = nn.Sequential(networks.Scale(input_scale), *network)
+    return VAE(prior(latent), likelihood(decoder), encoder(network))
 
 
-def _sized(part: Callable[[nn.Module], Any], inputs: int, elements: int, hidden: Sequence[int]) -> Any:
-    outputs = getattr(part(nn.Identity()), "outputs", 1)  # a part knows what it needs once it has its arguments
-    return part(networks.mlp(inputs, hidden, elements * outputs))
+def _outputs(part: Callable[[nn.Module], Any]) -> int:
+    """Network outputs per element: a part knows what it needs once it has its arguments."""
+    return getattr(part(nn.Identity()), "outputs", 1)
