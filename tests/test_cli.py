@@ -568,7 +568,7 @@ def test_a_comparison_needs_at_least_one_of_everything(tiny_lineup, refusal, opt
     assert refusal(*tiny_lineup, "--out", "DIR", f"--{option}", "0") == f"{option} should be at least 1, got 0"
 
 
-def test_a_comparison_leaves_out_the_contender_that_breaks(tiny_lineup, ppvae_says, monkeypatch):
+def test_a_comparison_leaves_out_the_contender_that_breaks(tiny_lineup, capsys, monkeypatch):
     enter = lineup.enter
 
     def broken(contender, data, **options):
@@ -577,22 +577,25 @@ def test_a_comparison_leaves_out_the_contender_that_breaks(tiny_lineup, ppvae_sa
         return enter(contender, data, **options)
 
     monkeypatch.setattr("ppvae.lineup.enter", broken)
-    said = ppvae_says(*tiny_lineup, "--out", "DIR")
-    assert "left out: scaled, seed 0: the loss is nan in epoch 1" in said
+    assert cli.main([*tiny_lineup, "--out", "DIR"]) == 0
+    assert "left out: scaled, seed 0: the loss is nan in epoch 1" in capsys.readouterr().out
     assert "scaled" not in {row["name"] for row in table("DIR/table.csv")}
     assert "scaled, seed 0" in strict(Path("DIR/table.json").read_text())["settings"]["left out"]
 
 
-def test_a_comparison_in_which_all_break_is_refused(tiny_lineup, refusal, monkeypatch):
+def test_a_comparison_in_which_all_break_is_refused(tiny_lineup, capsys, monkeypatch):
     def broken(contender, data, **options):
         raise NotFinite("the loss is nan in epoch 1")
 
     monkeypatch.setattr("ppvae.lineup.enter", broken)
-    assert "no contender could be fitted; counts, z = 2" in refusal(*tiny_lineup, "--out", "DIR")
+    assert cli.main([*tiny_lineup, "--out", "DIR"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("ppvae: error: no contender could be fitted; counts, z = 2, seed 0")
+    assert not Path("DIR").exists()
 
 
-def test_a_comparison_may_measure_on_the_first_test_rows(tiny_lineup, ppvae_says):
-    ppvae_says(*tiny_lineup, "--test_rows", "5", "--out", "DIR")
+def test_a_comparison_may_measure_on_the_first_test_rows(tiny_lineup):
+    assert cli.main([*tiny_lineup, "--test_rows", "5", "--out", "DIR"]) == 0
     assert "the same 5 test data" in Path("DIR/report.html").read_text()
 
 
