@@ -10,7 +10,6 @@ from textwrap import shorten
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 
 from ppvae import build, figures, lineup, report, runs, train
 from ppvae.arguments import PartsInBrief, fit_parser, parse, use_working_folder
@@ -192,13 +191,9 @@ def compare(options: Namespace) -> None:
         )
         page = folder / "report.html"
         report.write_page(f"ppvae compare: {options.data}", lead, groups, drawn, settings, page)
-    width = None if sys.stdout.isatty() else 150
-    screen = Console(width=width)
-    for table in report.terminal_tables(groups):
-        screen.print(table)
-        screen.print()
+    report.print_tables(groups)
     for line in [*report.notes(options.seeds), *(f"left out: {failure}" for failure in failed)]:
-        screen.print(line, highlight=False)
+        print(line)
     print(f"\ntable, figures and page: {Path(options.out) / 'report.html'}")
 
 

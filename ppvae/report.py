@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from ppvae.inference.comparison import COLUMNS, Group, Row
@@ -53,19 +54,21 @@ def cell(row: Row, column: str) -> str:
     return text
 
 
-def terminal_tables(groups: Sequence[Group]) -> list[Table]:
-    """A table for each group of comparable results."""
-    tables = []
+def print_tables(groups: Sequence[Group]) -> None:
+    """A table for each group of comparable results, on standard output; as wide as it needs to be, never cut."""
     for group in groups:
         shown = [c for c in HEADINGS if any(not math.isnan(row.mean[c]) for row in group.rows)]
-        table = Table(title=group.label, title_justify="left", title_style="bold", padding=(0, 1), box=None)
+        table = Table(padding=(0, 1), box=None)
         table.add_column("", no_wrap=True)
         for column in shown:
             table.add_column(HEADINGS[column], justify="right", no_wrap=True)
         for row in group.rows:
             table.add_row(row.name, *(cell(row, column) for column in shown))
-        tables.append(table)
-    return tables
+        width = Console(width=1000).measure(table).maximum
+        console = Console(width=width, highlight=False)
+        console.print(group.label, style="bold", soft_wrap=True)
+        console.print(table)
+        console.print()
 
 
 def notes(seeds: int) -> list[str]:
