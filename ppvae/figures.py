@@ -119,6 +119,6 @@ def save(figures: Figures, folder: Path) -> dict[str, tuple[Path, str]]:
     folder.mkdir()
     saved = {}
     for name, (figure, caption) in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=130)
+        figure.savefig(folder / f"{name}.png", dpi=130, bbox_inches="tight")
         saved[name] = (folder / f"{name}.png", caption)
     return saved

@@ -132,7 +132,7 @@ def bound_bars(groups: Sequence[Group], title: str) -> Figure:
                 axis.annotate(f"{value:.1f}", (bar, place + shift), (4, 0), textcoords="offset points", **TEXT)
         axis.set_yticks(places, [row.name for row in group.rows], fontsize=8)
         axis.invert_yaxis()
-        axis.margins(x=0.12)
+        axis.set_xlim(0, 1.15 * max(elbo + log_p) + 1e-9)
         axis.set_title(f"{group.label}; the best is {best:.2f}", fontsize=9, loc="left")
         axis.grid(axis="x", alpha=0.3)
     handles, names = axes[0].get_legend_handles_labels()

@@ -40,12 +40,13 @@ def cell(row: Row, column: str) -> str:
         return "-"
     if column in PERCENT:
         return f"{value:.0%}"
-    text = f"{value:.{DIGITS.get(column, 2)}f}"
-    error = row.mean[WITH_ERROR[column]] if column in WITH_ERROR else math.nan
     if column == "behind" and value == 0:
         return "best"
+    text = f"{value:.{DIGITS.get(column, 2)}f}"
+    error = row.mean[WITH_ERROR[column]] if column in WITH_ERROR else math.nan
     if not math.isnan(error):
-        text += f" ± {error:.2f}"
+        decimals = 2 if error >= 0.01 else 3
+        text = f"{value:.{decimals}f} ± {error:.{decimals}f}"
     spread = row.spread.get(column, math.nan)
     if column == "neg_log_p" and row.mean["k_above"] > TOLERATED:
         text = f"<= {text}"
