@@ -49,7 +49,7 @@ def cell(row: Row, column: str) -> str:
         text = f"{value:.{decimals}f} ± {error:.{decimals}f}"
     spread = row.spread.get(column, math.nan)
     if column == "neg_log_p" and row.mean["k_above"] > TOLERATED:
-        text = f"<= {text}"
+        text = f"≤ {text}"
     if row.seeds > 1 and column in {"neg_elbo", "neg_log_p"} and not math.isnan(spread):
         text += f" (sd {spread:.2f})"
     return text
@@ -78,7 +78,7 @@ def notes(seeds: int) -> list[str]:
         "nats per datum, lower is better; groups observe different things and are never ranked together",
         "-log p(x) ± its Monte Carlo error; 'behind best' ± its error paired over the test data",
         "k-hat > 0.7: the share of test data whose estimate is unreliable",
-        "<=: that share is above 5 %: -log p(x) is likely lower than the figure by more than its error",
+        "≤: that share is above 5 %: -log p(x) is likely lower than the figure by more than its error",
         "naive: the same estimate with draws from the prior; where it is lower, the guide is the worse proposal",
     ]
     if seeds > 1:
@@ -141,7 +141,7 @@ def _html_table(group: Group) -> str:
         f"<tr><th>{_text(row.name)}</th>" + "".join(f"<td>{_text(cell(row, c))}</td>" for c in shown) + "</tr>"
         for row in group.rows
     )
-    return f"<h2>{_text(group.label)}</h2><table><tr><th></th>{head}</tr>{body}</table>"
+    return f"<h2>{_text(group.label)}</h2><div class='wide'><table><tr><th></th>{head}</tr>{body}</table></div>"
 
 
 def _text(value: Any) -> str:
@@ -152,10 +152,10 @@ PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>TITLE</title>
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1150px; margin: 2em auto; padding: 0 1em }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1300px; margin: 2em auto; padding: 0 1em }
 h1 { font-size: 1.6em } h2 { font-size: 1.1em; margin-top: 2em }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .25em .7em; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap }
+.wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px }
+th, td { padding: .25em .5em; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap }
 th:first-child, .plain td, .plain th { text-align: left } tr th:first-child { font-weight: 500 }
 .plain td { white-space: normal }
 figure { margin: 2em 0 } img { max-width: 100% } figcaption { color: #555 }

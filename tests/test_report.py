@@ -60,9 +60,9 @@ def test_a_figure_stands_with_its_error(groups):
     assert cells(counts, "neg_log_p") == {
         "best": "10.00 ± 0.20",
         "second": "12.00 ± 0.20",
-        "doubtful": "<= 14.00 ± 0.20",
+        "doubtful": "≤ 14.00 ± 0.20",
     }
-    assert cells(counts, "behind") == {"best": "best", "second": "2.00 ± 0.00", "doubtful": "4.00 ± 0.00"}
+    assert cells(counts, "behind") == {"best": "best", "second": "2.000 ± 0.000", "doubtful": "4.000 ± 0.000"}
     assert cells(counts, "neg_elbo")["best"] == "11.00"
     assert cells(counts, "naive_neg_log_p")["best"] == "15.00"
     assert cells(counts, "k_above") == {"best": "0%", "second": "0%", "doubtful": "25%"}
@@ -174,7 +174,7 @@ def test_the_page_says_what_the_terminal_says(groups, tmp_path):
         for row in group.rows:
             assert row.name in words
             assert report.cell(row, "reconstruction") in words
-    assert {"10.00 ± 0.20", "<= 14.00 ± 0.20", "lr", "0.25", "Learning curves", "What it <shows>"} <= set(words)
+    assert {"10.00 ± 0.20", "≤ 14.00 ± 0.20", "lr", "0.25", "Learning curves", "What it <shows>"} <= set(words)
     assert set(report.notes(1)) <= set(words)
 
 

@@ -11,8 +11,9 @@ from ppvae.base import Distribution
 
 
 class DiagonalNormal(nn.Module):
-    """q(z | x) = N(z; m(x), diag s(x)^2), where network(x) is (m, log s) side by side. Kingma & Welling 2014,
-    https://arxiv.org/abs/1312.6114
+    """q(z | x) = N(z; m(x), diag s(x)^2), where network(x) is (m, log s) side by side.
+
+    Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
 
     Args:
         network: `(..., features)` to `(..., 2 * latent)`.
@@ -33,7 +34,9 @@ class DiagonalNormal(nn.Module):
 
 
 class PointMass(nn.Module):
-    """q(z | x) = delta(z - network(x)). The ELBO is then log p(x, z) at z = network(x): MAP inference.
+    """q(z | x) = delta(z - network(x)), a point mass.
+
+    The ELBO is then log p(x, z) at z = network(x): MAP inference.
 
     Args:
         network: `(..., features)` to `(..., latent)`.

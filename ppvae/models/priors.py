@@ -21,7 +21,9 @@ from ppvae.base import Distribution
 
 
 class StandardNormal(nn.Module):
-    """p(z) = N(0, I). Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
+    """p(z) = N(0, I).
+
+    Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
 
     Args:
         latent: number of latent dimensions.
@@ -43,10 +45,10 @@ class StandardNormal(nn.Module):
 
 
 class GaussianMixture(nn.Module):
-    """p(z) = sum_k pi_k N(z; m_k, diag s_k^2), every pi, m and s learned. Dilokthanakul et al. 2016,
-    https://arxiv.org/abs/1611.02648
+    """p(z) = sum_k pi_k N(z; m_k, diag s_k^2), with every pi, m and s learned.
 
     The components start at draws from N(0, I) with unit scales, so the prior starts close to the standard one.
+    Dilokthanakul et al. 2016, https://arxiv.org/abs/1611.02648
 
     Args:
         latent: number of latent dimensions.
