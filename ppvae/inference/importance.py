@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.programs import as_batch, evaluating, latent_sites, placed, run, sample_sites
+from ppvae.inference.programs import as_batch, evaluating, is_auxiliary, latent_sites, placed, run, sample_sites
 from ppvae.inference.weights import (
     effective_sample_size,
     log_mean_exp,
@@ -112,7 +112,7 @@ def importance(story: Story, data: Batch, particles: int = 1000, seed: int = 0, 
         ValueError: particles below 1; a guide with a point mass, which is no density; what `log_weights` raises.
     """
     batch = placed(story, data)
-    _refuse_point_mass(story, tuple(part[:1] for part in batch))
+    _check_guide(story, tuple(part[:1] for part in batch))
     return _estimate(story, batch, log_weights, particles, seed, progress, "importance sampling from the guide")
 
 
@@ -193,10 +193,17 @@ def own_generators() -> Iterator[None]:
         yield
 
 
-def _refuse_point_mass(story: Story, batch: tuple[Tensor, ...]) -> None:
+def _check_guide(story: Story, datum: tuple[Tensor, ...]) -> None:
+    """Refuse a guide that has no density, or that cannot be run on one datum."""
     with torch.no_grad(), evaluating(story), own_generators():
-        trace = run(story.guide, batch, particles=1)
-    for site in latent_sites(trace):
+        try:
+            sites = list(latent_sites(run(story.guide, datum, particles=1)))
+        except (RuntimeError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise ValueError(f"the guide should take any number of data, also one; on one datum: {first}") from error
+    if any(is_auxiliary(site) for site in sites):
+        return  # point masses beside it carry its density
+    for site in sites:
         fn = site["fn"]
         while hasattr(fn, "base_dist"):
             fn = fn.base_dist

@@ -73,6 +73,11 @@ def latent_sites(trace: poutine.Trace) -> Iterator[Site]:
     return (site for site in sample_sites(trace) if not site["is_observed"])
 
 
+def is_auxiliary(site: Site) -> bool:
+    """Whether a guide's site is no latent of the model: others are functions of it, with its density."""
+    return bool(site["infer"].get("is_auxiliary"))
+
+
 def log_density(site: Site, particles: int, batch: int) -> Tensor:
     """A site's log-density summed down to (particles, batch), masked but never scaled.
 
@@ -81,6 +86,11 @@ def log_density(site: Site, particles: int, batch: int) -> Tensor:
     sizes = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
     if sizes.get(-1) != batch:
         kind = "observed" if site["is_observed"] else "latent"
+        if -1 in sizes:
+            raise ValueError(
+                f"the plate at dim -1 should have one place a datum, {batch} here; {kind} site '{site['name']}' lies in "
+                f'one of {sizes[-1]}: size it by the batch, `pyro.plate("data", len(x), dim=-1)`'
+            )
         raise ValueError(
             f"every site should lie in the data plate, so that each datum has its own evidence; {kind} site "
             f"'{site['name']}' does not: put it inside `with pyro.plate(\"data\", len(x), dim=-1)`"

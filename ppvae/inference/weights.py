@@ -8,7 +8,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.programs import as_batch, latent_sites, log_density, run, sample_sites
+from ppvae.inference.programs import as_batch, is_auxiliary, latent_sites, log_density, run, sample_sites
 
 
 class Draws(NamedTuple):
@@ -20,13 +20,17 @@ class Draws(NamedTuple):
 
 
 def draw(story: Story, data: Batch, particles: int = 1) -> Draws:
-    """Draw every latent site from the guide, `particles` times per datum."""
+    """Draw every latent site from the guide, `particles` times per datum.
+
+    A site that Pyro knows as auxiliary (an autoguide's, of which the model's latents are functions) counts in the
+    density alone.
+    """
     batch = as_batch(data)
     trace = run(story.guide, batch, particles)
     # the guide's own observed sites and factors are not part of a proposal density
     terms = {site["name"]: log_density(site, particles, len(batch[0])) for site in latent_sites(trace)}
     scores = [terms[site["name"]] for site in latent_sites(trace) if not site["fn"].has_rsample]
-    latents = {site["name"]: site["value"] for site in latent_sites(trace)}
+    latents = {site["name"]: site["value"] for site in latent_sites(trace) if not is_auxiliary(site)}
     log_q = torch.stack(list(terms.values())).sum(0) if terms else batch[0].new_zeros(particles, len(batch[0]))
     return Draws(latents, log_q, torch.stack(scores).sum(0) if scores else None)
 
@@ -48,6 +52,9 @@ def log_joint(story: Story, data: Batch, latents: dict[str, Tensor]) -> Tensor:
     unmatched = [site["name"] for site in latent_sites(trace)]
     if unmatched:
         raise ValueError(f"the guide should draw every latent site of the model; it lacks {', '.join(unmatched)}")
+    unknown = latents.keys() - {site["name"] for site in sample_sites(trace)}
+    if unknown:
+        raise ValueError(f"the guide should draw the model's latent sites only; it draws {', '.join(sorted(unknown))}")
     return sum_sites(sample_sites(trace), particles, len(batch[0]))
 
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from arviz_stats.base import array_stats
 from known import LinearGaussian
+from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide.initialization import init_to_value
 from torch import nn
 
 from ppvae.inference import log_joint, log_mean_exp, log_weights, pareto_k
@@ -182,3 +184,38 @@ def test_pareto_k_of_weights_without_a_tail():
     assert pareto_k(torch.randn(10, 2)).isnan().all()
     bounded = torch.cat([torch.zeros(50, 1), -10 * torch.ones(50, 1)])
     assert pareto_k(bounded).item() == -torch.inf
+
+
+def test_a_guide_that_draws_more_than_the_model_is_refused():
+    """Its weights would hold a density that nothing integrates out."""
+
+    class Extra(Broken):
+        def guide(self, x):
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Normal(x, 1.0))
+                pyro.sample("extra", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ValueError, match="model's latent sites only; it draws extra"):
+        log_weights(Extra(None), torch.zeros(3))
+
+
+def test_an_autoguide_has_log_weights_where_it_keeps_the_data_plate():
+    """Its draw is auxiliary: the latent is a function of it, and a positive one carries the Jacobian."""
+
+    class Positive(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.guide = AutoNormal(self.model, init_scale=1.5, init_loc_fn=init_to_value(values={"z": torch.ones(3)}))
+
+        def model(self, x):
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", dist.Exponential(1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    x = torch.tensor([0.5, 1.0, 2.0])
+    log_w = log_weights(Positive(), x, particles=50_000).double()
+    z = torch.linspace(0, 12, 100_001, dtype=torch.float64)[1:]
+    density = (dist.Normal(z, 1.0).log_prob(x.double().unsqueeze(-1)) - z).exp()
+    exact = torch.trapezoid(density, z).log()
+    assert ((log_mean_exp(log_w) - exact).abs() < 4 * standard_error(log_w)).all()
+    assert standard_error(log_w).max() < 0.05
