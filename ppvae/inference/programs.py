@@ -88,8 +88,8 @@ def log_density(site: Site, particles: int, batch: int) -> Tensor:
         kind = "observed" if site["is_observed"] else "latent"
         if -1 in sizes:
             raise ValueError(
-                f"the plate at dim -1 should have one place a datum, {batch} here; {kind} site '{site['name']}' lies in "
-                f'one of {sizes[-1]}: size it by the batch, `pyro.plate("data", len(x), dim=-1)`'
+                f"the plate at dim -1 should have one place a datum, {batch} here; {kind} site '{site['name']}' lies "
+                f'in one of {sizes[-1]}: size it by the batch, `pyro.plate("data", len(x), dim=-1)`'
             )
         raise ValueError(
             f"every site should lie in the data plate, so that each datum has its own evidence; {kind} site "
