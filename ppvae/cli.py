@@ -123,17 +123,19 @@ def fit(options: Namespace) -> None:
         runs.write(folder, parser.dump(options), dataset.observation, story, history.epochs)
         draw(lambda: figures.of_run(story, dataset, history), folder / "figures")
     last = history.epochs[-1]
+    print(f"{dataset.observation}; likelihood {type(story.likelihood).__name__}")
     print(f"epoch {last.epoch}: loss {last.loss:.3f}, on validation data {last.valid:.3f} nats per datum; run in {out}")
     if broken is not None:
         raise broken
 
 
-def draw(make: Callable[[], figures.Figures], folder: Path) -> None:
-    """Save a run's figures; one that a story has no answer for (a mean, a sampler) never costs the run."""
+def draw(make: Callable[[], figures.Figures], folder: Path) -> dict[str, tuple[Path, str]]:
+    """Save figures; one that a story has no answer for (a mean, a sampler) never costs the run."""
     try:
-        figures.save(make(), folder)
+        return figures.save(make(), folder)
     except Exception as error:
         print(f"the run has no figures: {shorten(f'{type(error).__name__}: {error}', 120)}")
+        return {}
 
 
 def evaluate(options: Namespace) -> None:
@@ -152,6 +154,8 @@ def evaluate(options: Namespace) -> None:
     evidence = importance(run.story, x, options.particles, options.seed)
     path = runs.write_evidence(run, evidence, options.split, options.seed)
     print(f"{options.split} split of {run.observation}\n{evidence}\nsaved in {path}")
+    if evidence.measure != run.observation.measure:
+        print(f"note: a {evidence.measure} of data that have a {run.observation.measure}: compare with its like only")
 
 
 def compare(options: Namespace) -> None:
@@ -163,7 +167,7 @@ def compare(options: Namespace) -> None:
     dataset = load()
     if options.epochs is None:
         options.epochs = min(100, max(10, 1000 * options.batch_size // len(dataset.train)))
-    contenders = lineup.lineup(dataset.observation)
+    contenders = [c for c in lineup.lineup(dataset.observation) if c.latent != options.latent]
     settings = {"command": "ppvae compare", **{k: v for k, v in options.as_dict().items() if k != "config"}}
     with runs.new_folder(options.out) as folder:
         chosen = ("latent", "epochs", "batch_size", "lr", "particles")
@@ -183,8 +187,9 @@ def compare(options: Namespace) -> None:
         groups = group_results([entry.result for entry in fitted])
         settings |= versions() | ({"left out": "; ".join(map(str, failed))} if failed else {})
         report.write_table(groups, settings, folder)
-        shown = [entry for entry in fitted if entry.result.seed == 0]
-        drawn = figures.save(figures.of_comparison(shown, groups), folder / "figures")
+        first = {entry.contender.name: entry for entry in reversed(fitted)}  # its first seed that went well
+        shown = [entry for entry in fitted if first[entry.contender.name] is entry]
+        drawn = draw(lambda: figures.of_comparison(shown, groups), folder / "figures")
         lead = (
             f"{len(shown)} ways to model {options.data}, fitted by the same loop and measured on the same "
             f"{len(shown[0].data.test)} test data. Every story is a Pyro program; every log p(x) has its error."

@@ -231,17 +231,17 @@ def _scale(
     noisy = [(part + torch.rand(part.shape, generator=generator)) / (top + 1) for part in parts]
     record = replace(observation, kind="real", maximum=None, scaling=scaling, contrast=1.0)
     record = replace(record, log_jacobian=-features * log(top + 1))
-    return [parts[0], *noisy[1:]], record, Dequantise(top + 1)
+    return [parts[0] / (top + 1), *noisy[1:]], record, Dequantise(top + 1)
 
 
 @dataclass(frozen=True)
 class Dequantise:
-    """Uniform noise on each of `levels` integer levels, to [0, 1]. Theis et al. 2016, https://arxiv.org/abs/1511.01844"""
+    """Uniform noise on levels k / `levels`, up to the next one. Theis et al. 2016, https://arxiv.org/abs/1511.01844"""
 
     levels: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        return (x + torch.rand_like(x)) / self.levels
+        return x + torch.rand_like(x) / self.levels
 
 
 def _range(x: Tensor) -> float:

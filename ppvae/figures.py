@@ -51,27 +51,30 @@ def of_comparison(fitted: Sequence[Fitted], groups: Sequence[Group]) -> Figures:
     curves: dict[str, dict[str, History]] = {}
     for entry in stories:
         curves.setdefault(view(entry.data), {})[entry.contender.name] = entry.history
-    figures = {
-        "bounds": (
+    figures: Figures = {}
+    if stories:
+        figures["bounds"] = (
             plots.bound_bars(groups, "What the bound gives away: -ELBO beside -log p(x)"),
-            "Where k-hat is good, the gap between two bars is KL(q(z|x) || p(z|x)), mean over the test data.",
-        ),
+            "Where k-hat is good, the gap between two bars is KL(q(z|x) || p(z|x)), mean over the test data; elsewhere "
+            "-log p(x) is likely lower than its bar by more than the error shown.",
+        )
+        figures["samples"] = (
+            plots.image_rows(drawn, shape, "Samples from the prior"),
+            "E[x | z] with z drawn from p(z), cut to the range of the data. "
+            "A point-mass autoencoder with a flat prior has nothing to draw from.",
+        )
+        figures["learning-curves"] = (
+            plots.learning_curves(curves, "Learning curves"),
+            "Each story's own objective: the ELBO and the IWAE bound are different bounds on one log p(x).",
+        )
+    figures |= {
         "reconstructions": (
             plots.image_rows(rebuilt, shape, "Test data and their reconstructions"),
             "E[x | z] with z the mean of the guide, cut to the range of the data.",
         ),
-        "samples": (
-            plots.image_rows(drawn, shape, "Samples from the prior"),
-            "E[x | z] with z drawn from p(z), cut to the range of the data. "
-            "A point-mass autoencoder with a flat prior has nothing to draw from.",
-        ),
         "latent-planes": (
             plots.latent_planes(planes, labels, "Codes of the test data, by label"),
             "E_q[z | x]; codes of more than two dimensions in the plane of their two largest principal axes.",
-        ),
-        "learning-curves": (
-            plots.learning_curves(curves, "Learning curves"),
-            "Each story's own objective: the ELBO and the IWAE bound are different bounds on one log p(x).",
         ),
     }
     flat = next((entry for entry in stories if entry.contender.latent == 2), None)

@@ -168,7 +168,10 @@ def enter(
     if contender.evidence:
         evidence = importance(story, data.test, particles, seed, progress)
         naive = prior_sampling(story, data.test, particles, seed, progress)
-    result = Result(contender.name, str(data.observation), seed, evidence, naive, measures)
+    group = str(data.observation)
+    if evidence is not None and evidence.measure != data.observation.measure:
+        group += f", scored as a {evidence.measure}"
+    result = Result(contender.name, group, seed, evidence, naive, measures)
     return Fitted(contender, story, data, history, result)
 
 
@@ -183,7 +186,9 @@ def measure(story: Any, data: Dataset) -> dict[str, float]:
             "probe": metrics.probe_accuracy(*labelled),
         }
     error = metrics.reconstruction_error(data.test, reconstruct(story, data.test), data.observation.contrast)
-    return {"reconstruction": error, "active_units": metrics.active_units(test_codes), **accuracies}
+    free = isinstance(story.prior, priors.Flat)  # codes without a scale of their own
+    active = float("nan") if free else metrics.active_units(test_codes)
+    return {"reconstruction": error, "active_units": active, **accuracies}
 
 
 def view_of(name: str, root: str, label: str | None, test_rows: int | None, **view: Any) -> Dataset:

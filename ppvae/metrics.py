@@ -34,7 +34,7 @@ def active_units(codes: Tensor, threshold: float = 1e-2) -> int:
     >>> active_units(torch.tensor([[-1.0, 0.001], [1.0, -0.001]]))
     1
     """
-    return int((codes.var(dim=0) > threshold).sum().item())
+    return int((codes.var(dim=0, correction=0) > threshold).sum().item())
 
 
 def neighbour_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
@@ -60,6 +60,8 @@ def probe_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_label
 
 
 def _accuracy(model: object, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
+    if len(train_labels.unique()) < 2:
+        return float("nan")  # nothing to tell apart
     arrays = [part.cpu().numpy() for part in (train, train_labels, test, test_labels)]
     model.fit(arrays[0], arrays[1])  # type: ignore[attr-defined]
     return float((model.predict(arrays[2]) == arrays[3]).mean())  # type: ignore[attr-defined]
@@ -71,7 +73,8 @@ def principal_plane(codes: Tensor) -> Tensor:
     >>> principal_plane(torch.randn(10, 5)).shape
     torch.Size([10, 2])
     """
-    if codes.shape[1] == 1:
+    if codes.shape[1] == 1 or len(codes) < 3:
+        codes = codes[:, :1]
         return torch.cat([codes, torch.zeros_like(codes)], dim=1)
     if codes.shape[1] == 2:
         return codes

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ppvae.inference.comparison import COLUMNS, Group, Row
+from ppvae.inference.comparison import COLUMNS, TOLERATED, Group, Row
 
 HEADINGS = {
     "neg_elbo": "-ELBO",
@@ -29,7 +29,7 @@ HEADINGS = {
 }
 DIGITS = {"ess": 0, "active_units": 0, "seconds": 1, "reconstruction": 3}
 PERCENT = {"k_above", "neighbour", "probe"}
-TOLERATED = 0.05  # share of data with k-hat > 0.7 above which an estimate is printed as a bound
+BOUNDED_BY = {"neg_log_p": "k_above", "naive_neg_log_p": "naive_k_above"}
 WITH_ERROR = {"neg_log_p": "monte_carlo_error", "behind": "behind_error"}
 
 
@@ -48,8 +48,10 @@ def cell(row: Row, column: str) -> str:
         decimals = 2 if error >= 0.01 else 3
         text = f"{value:.{decimals}f} ± {error:.{decimals}f}"
     spread = row.spread.get(column, math.nan)
-    if column == "neg_log_p" and row.mean["k_above"] > TOLERATED:
+    if column in BOUNDED_BY and row.mean[BOUNDED_BY[column]] > TOLERATED:
         text = f"≤ {text}"
+    if column == "behind" and row.mean["behind_bound"] == 1:
+        text = f"~ {text}"
     if row.seeds > 1 and column in {"neg_elbo", "neg_log_p"} and not math.isnan(spread):
         text += f" (sd {spread:.2f})"
     return text
@@ -77,10 +79,15 @@ def notes(seeds: int) -> list[str]:
     lines = [
         "nats per datum, lower is better; groups observe different things and are never ranked together",
         "-log p(x) ± its Monte Carlo error; 'behind best' ± its error paired over the test data",
-        "k-hat > 0.7: the share of test data whose estimate is unreliable",
+        "k-hat>0.7: the share of test data whose estimate is unreliable",
         "≤: that share is above 5 %: -log p(x) is likely lower than the figure by more than its error",
+        "~: a difference of such bounds, which need not be equally loose",
         "naive: the same estimate with draws from the prior; where it is lower, the guide is the worse proposal",
+        "recon. error: squared, summed over features on a scale from 0 to 1; active: latents that follow the data",
+        "1-NN and probe: accuracy of labels from the code, by its nearest neighbour and by logistic regression",
     ]
+    if seeds == 1:
+        lines.append("one seed: no error here holds the noise of the fits; --seeds 3 shows it")
     if seeds > 1:
         lines.append(f"sd: standard deviation over {seeds} seeds of the fit")
     return lines

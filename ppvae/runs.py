@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -95,10 +96,10 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     """
     refuse_used(path)
     path = Path(path).resolve()
-    part = path.with_name(path.name + ".part")
     above = [folder for folder in path.parents if not folder.exists()]
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    part.chmod(0o755)
     try:
         yield part
         if path.is_dir():  # an empty folder is filled: it may be a mount, or where the command runs

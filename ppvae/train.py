@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppvae.base import Batch, Objective, Story
-from ppvae.inference.checks import check_data, hot_loop, not_finite
+from ppvae.inference.checks import check_data, check_parameters, hot_loop, not_finite
 from ppvae.inference.objectives import elbo
-from ppvae.inference.programs import evaluating, placed
+from ppvae.inference.programs import evaluating, networks_of, placed
 from ppvae.progress import track
 
 Transform = Callable[[Tensor], Tensor]
@@ -59,9 +59,10 @@ class Training:
     `state_dict` and `load_state_dict` stop and continue a fit exactly: nothing random comes from anywhere else.
     """
 
-    def __init__(self, story: nn.Module, lr: float = 1e-3, seed: int = 0):
+    def __init__(self, story: Story, lr: float = 1e-3, seed: int = 0):
         self.story: Any = story
-        self.parameters = [parameter for parameter in story.parameters() if parameter.requires_grad]
+        self.networks = networks_of(story)
+        self.parameters = [parameter for parameter in self.networks.parameters() if parameter.requires_grad]
         if not self.parameters:
             raise ValueError("fit should have something to learn; no parameter of this story requires a gradient")
         self.optimizer = torch.optim.Adam(self.parameters, lr=lr, fused=True)
@@ -73,7 +74,7 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "story": copy.deepcopy(self.story.state_dict()),
+            "story": copy.deepcopy(self.networks.state_dict()),
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "epoch": self.epoch,
             "order": self.order.get_state(),
@@ -81,7 +82,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.story.load_state_dict(state["story"])
+        self.networks.load_state_dict(state["story"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.epoch = state["epoch"]
         self.order.set_state(state["order"])
@@ -101,10 +102,10 @@ def fit(
     transform: Transform | None = None,
     progress: bool = True,
 ) -> History:
-    """Fit every trainable parameter of a story by Adam on an objective.
+    """Fit every trainable parameter of a story by Adam on an objective, and leave it in evaluation mode.
 
     Args:
-        story: an `nn.Module` with `model` and `guide`; its parameters decide the device.
+        story: any object with `model` and `guide` that is, or holds, an `nn.Module`; its parameters decide the device.
         data: `(N, features)`, or a tuple of tensors of equal length for `model(*data)`.
         objective: `(story, batch)` to a scalar loss, nats per datum; give it arguments with `functools.partial`.
         epochs: passes over the data.
@@ -132,8 +133,9 @@ def fit(
 
 def begin(story: Any, lr: float = 1e-3, seed: int = 0) -> Training:
     """The state of a fit before its first step."""
-    if not (isinstance(story, nn.Module) and isinstance(story, Story)):
-        raise ValueError(f"a story to fit should be an nn.Module with model and guide, got {type(story).__name__}")
+    if isinstance(story, type) or not isinstance(story, Story):
+        kind = story.__name__ if isinstance(story, type) else type(story).__name__
+        raise ValueError(f"a story to fit should be an object with model and guide, got {kind}")
     if not 0 < lr < math.inf:
         raise ValueError(f"lr should be positive and finite, got {lr}")
     return Training(story, lr, seed)
@@ -157,6 +159,7 @@ def run(
     held_out = None if valid is None else placed(story, valid)
     with _generators_of(list(training.noise)):
         check_data(story, _transformed(batch, transform))
+        check_parameters(story, batch)
         if held_out is not None:
             check_data(story, held_out)
     for _ in range(epochs):
@@ -170,6 +173,7 @@ def run(
         if not math.isfinite(loss) or not _finite(training.parameters):
             training.load_state_dict(before)
             _find_not_finite(training, batch, objective, batch_size, transform)
+        training.networks.eval()
         valid_loss = None if held_out is None else _validate(training, held_out, objective)
         yield Epoch(training.epoch, loss, valid_loss, time.perf_counter() - start)
 
@@ -183,7 +187,7 @@ def _pass(
 ) -> float:
     """One epoch; its mean loss. Nothing is read back from the device before the end."""
     total = torch.zeros((), device=batch[0].device)
-    training.story.train()
+    training.networks.train()
     with _generators_of(training.noise), hot_loop():
         for rows in _batches(training, len(batch[0]), batch_size):
             total += _step(training, _rows(batch, rows, transform), objective) * len(rows)
@@ -240,7 +244,7 @@ def _find_not_finite(
             if torch.isfinite(loss) and _finite(training.parameters):
                 continue
             gradients = [
-                n for n, p in training.story.named_parameters() if p.grad is not None and not _finite([p.grad])
+                n for n, p in training.networks.named_parameters() if p.grad is not None and not _finite([p.grad])
             ]
             training.load_state_dict(before)
             _set_generators(noise)

@@ -355,7 +355,7 @@ def test_a_constant_feature_only_moves_to_zero(rows, constant, tmp_path):
 
 def test_dequantised_levels_can_be_read_back(digits):
     data = load("digits", scaling="dequantise")
-    assert torch.equal(data.train, digits.train)
+    assert torch.equal(data.train, digits.train / 17)  # on the scale of what is drawn from them
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         first, second = data.resample(data.train), data.resample(data.train)

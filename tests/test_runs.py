@@ -116,7 +116,7 @@ def test_what_a_killed_run_left_is_in_nobodys_way(tmp_path):
     with runs.new_folder("OUT") as part:
         (part / "a").write_text("1")
     assert os.listdir("OUT") == ["a"]
-    assert not (tmp_path / "OUT.part").exists()
+    assert (tmp_path / "OUT.part" / "old").read_text() == "half"  # whoever made it
 
 
 def test_a_folder_in_use_or_a_file_is_refused_untouched(tmp_path):

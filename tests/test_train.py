@@ -247,7 +247,7 @@ def test_a_parameter_that_no_fit_would_move_is_refused():
         (partial(likelihoods.Binomial, total_count=3), torch.full((4, 5), 7.0), r"Binomial, \{0, ..., 3\}; got 7"),
         (partial(likelihoods.Binomial, total_count=3), torch.full((4, 5), 0.5), "got 0.5"),
         (likelihoods.Normal, torch.tensor([[0.0, torch.nan, 0, 0, 0]]), r"finite, got nan at index \[0, 1\]"),
-        (likelihoods.Bernoulli, torch.zeros(4, 6), r"shape \(4, 6\)"),
+        (likelihoods.Bernoulli, torch.zeros(4, 6), r"shape \(1, 6\) float32"),
         (likelihoods.Bernoulli, torch.zeros(4, 5, dtype=torch.int64), "should take data"),
         (likelihoods.Bernoulli, torch.zeros(0, 5), "at least 1 datum"),
     ],
@@ -284,11 +284,8 @@ def test_options_out_of_range_are_refused(options, words):
 
 
 def test_what_is_no_story_is_refused():
-    class NoModule:
-        model = guide = print
-
-    for thing in (NoModule(), nn.Linear(1, 1), binary_story):
-        with pytest.raises(ValueError, match=r"nn\.Module with model and guide"):
+    for thing in (object(), nn.Linear(1, 1), binary_story, Own):
+        with pytest.raises(ValueError, match="object with model and guide"):
             fit(thing, binary_data())
     with pytest.raises(ValueError, match="something to learn"):
         fit(binary_story().requires_grad_(False), binary_data())
@@ -339,3 +336,64 @@ def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_parameters():
     with pytest.raises(train.NotFinite, match=r"gradient of likelihood\.network\.bias is not finite in epoch"):
         fit(story, 3 + torch.randn(64, 5), lr=1e-2, epochs=100)
     assert all(parameter.isfinite().all() for parameter in story.parameters())
+
+
+def test_a_plain_object_that_holds_its_networks_is_fitted_and_stopped_and_resumed():
+    class Plain:
+        def __init__(self):
+            torch.manual_seed(0)
+            self.inner = Own()
+
+        def model(self, x):
+            self.inner.model(x)
+
+        def guide(self, x):
+            self.inner.guide(x)
+
+    story = Plain()
+    before = [p.clone() for p in story.inner.parameters()]
+    fit(story, binary_data(), lr=1e-2)
+    assert all(not torch.equal(a, b) for a, b in zip(before, story.inner.parameters(), strict=True))
+    assert not story.inner.training
+
+
+def test_a_fit_trains_in_training_mode_and_leaves_the_story_in_evaluation_mode():
+    modes = []
+
+    def objective(story, batch):
+        modes.append(story.training)
+        return elbo(story, batch)
+
+    story = binary_story(encoder=dropout)
+    fit(story, binary_data(20), objective=objective, epochs=2, batch_size=20, valid=binary_data(5))
+    assert modes == [True, False, True, False]
+    assert not any(module.training for module in story.modules())
+
+
+def test_a_guide_that_knows_its_data_by_their_place_is_refused():
+    """Batches are shuffled: its parameters would belong to other data."""
+
+    class Local(Own):
+        def __init__(self):
+            super().__init__()
+            self.loc = nn.Parameter(torch.zeros(50))
+
+        def guide(self, x):
+            with pyro.plate("data", 50, dim=-1):
+                pyro.sample("z", dist.Normal(self.loc, 1.0))
+
+    with pytest.raises(ValueError, match="one place a datum"):
+        fit(Local(), binary_data(50), batch_size=50)
+
+
+@pytest.mark.parametrize("thing", [[[1.0]], "digits", {"x": torch.zeros(2)}])
+def test_what_is_no_data_is_refused(thing):
+    with pytest.raises(ValueError, match="tensor or a tuple of tensors"):
+        fit(binary_story(), thing)
+
+
+def test_a_latent_size_that_would_broadcast_is_refused():
+    story = binary_story()
+    story.prior = priors.StandardNormal(1)
+    with pytest.raises(ValueError, match=r"'z' has event_shape \(1,\) in the model, and the guide draws \(2,\)"):
+        fit(story, binary_data())

@@ -7,10 +7,10 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import constraints
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppvae.base import Story
-from ppvae.inference.programs import Site, evaluating, latent_sites, run, sample_sites
+from ppvae.inference.programs import Site, check_plate, evaluating, latent_sites, networks_of, run, sample_sites
 
 REMEDIES = {
     type(constraints.boolean): "binarise the data (binarisation threshold, static or dynamic), or use a likelihood "
@@ -31,8 +31,8 @@ def check_data(story: Story, batch: tuple[Tensor, ...], rows: int = 1024) -> Non
     """Run the programs over all the data once, and refuse what the story cannot score.
 
     Raises:
-        ValueError: values that are not finite, or outside the support of the site that observes them; a shape that
-            the programs do not take; a parameter that the story does not own, so that no fit would move it.
+        ValueError: values that are not finite, or outside the support of the site that observes them; a shape or
+            dtype that the programs do not take; a guide that cannot be run on one datum alone.
     """
     for part in batch:
         strange = (~torch.isfinite(part)).nonzero()
@@ -40,23 +40,40 @@ def check_data(story: Story, batch: tuple[Tensor, ...], rows: int = 1024) -> Non
             place = strange[0].tolist()
             raise ValueError(f"data should be finite, got {part[tuple(place)].item()} at index {place}")
     with evaluating(story), pyro.validation_enabled(False):
+        _check_rows(story, tuple(part[:1] for part in batch), 0)
         for start in range(0, len(batch[0]), rows):
             _check_rows(story, tuple(part[start : start + rows] for part in batch), start)
+
+
+@torch.no_grad()
+def check_parameters(story: Story, batch: tuple[Tensor, ...]) -> None:
+    """Refuse a parameter that the story does not own: no fit would move it.
+
+    Raises:
+        ValueError: a `pyro.param` that is no parameter of the story itself.
+    """
+    with evaluating(story), pyro.validation_enabled(False):
         lost = foreign_parameters(story, tuple(part[:1] for part in batch))
-        if lost:
-            raise ValueError(
-                f"every parameter should belong to the story, so that fit can move it; {', '.join(lost)} does not: "
-                "make it an nn.Parameter of the story, or of a part of it"
-            )
+    if lost:
+        raise ValueError(
+            f"every parameter should belong to the story, so that fit can move it; {', '.join(lost)} does not: "
+            "make it an nn.Parameter of the story, or of a part of it (or, where it is another story's, clear Pyro's "
+            "parameter store)"
+        )
 
 
 def _check_rows(story: Story, batch: tuple[Tensor, ...], start: int) -> None:
-    shapes = ", ".join(str(tuple(part.shape)) for part in batch)
+    shapes = ", ".join(f"{tuple(part.shape)} {part.dtype}".replace("torch.", "") for part in batch)
     try:
         guide = run(story.guide, batch, particles=1)
         model = run(poutine.replay(story.model, trace=guide), batch, particles=1)
     except RuntimeError as error:
-        raise ValueError(f"the story should take data of shape {shapes}, but: {_first_line(error)}") from error
+        raise ValueError(
+            f"the story should take data of shape {shapes}, with the particles in front of the batch wherever a draw "
+            f"goes, but: {_first_line(error)}"
+        ) from error
+    for site in [*latent_sites(guide), *sample_sites(model)]:
+        check_plate(site, len(batch[0]))
     for site in sample_sites(model):
         if site["is_observed"]:
             _check_support(site, start)
@@ -74,11 +91,13 @@ def _check_support(site: Site, start: int) -> None:
     inside = support.check(value)
     if inside.all():
         return
+    remedy = REMEDIES.get(type(support), "rescale the data, or use a likelihood with a wider support")
+    name = _family(site["fn"])
+    if inside.numel() % value.numel():  # a constraint on rows, not on elements
+        raise ValueError(f"site '{site['name']}' observes rows in the support of {name}, {support}: {remedy}")
     inside = inside.reshape(-1, *value.shape).all(dim=0)  # bounds may have the particles' dimension
     place = (~inside).nonzero()[0].tolist()
     row = place[value.dim() - site["fn"].event_dim - 1]
-    remedy = REMEDIES.get(type(support), "rescale the data, or use a likelihood with a wider support")
-    name = _family(site["fn"])
     raise ValueError(
         f"site '{site['name']}' observes values in the support of {name}, {_describe(support)}; got "
         f"{value[tuple(place)].item():g} in row {start + row}: {remedy}"
@@ -102,7 +121,7 @@ def _describe(support: object) -> str:
 
 def foreign_parameters(story: Story, batch: tuple[Tensor, ...]) -> list[str]:
     """Names of the `pyro.param` sites that are no parameter of the story itself."""
-    own = {id(parameter) for parameter in story.parameters()} if isinstance(story, nn.Module) else set()
+    own = {id(parameter) for parameter in networks_of(story).parameters()}
     store = pyro.get_param_store()
     with store.scope(store.get_state()):
         guide = poutine.trace(story.guide).get_trace(*batch)

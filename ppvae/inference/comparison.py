@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ppvae.inference.importance import Evidence
 
+TOLERATED = 0.05  # share of data with k-hat > 0.7 above which an estimate is printed as a bound
+
 COLUMNS = {
     "neg_elbo": "test -ELBO, nats per datum; lower is better",
     "neg_log_p": "test -log p(x) by importance sampling from the guide, nats per datum; lower is better",
@@ -18,7 +20,9 @@ COLUMNS = {
     "behind_error": "standard error of that difference, paired by datum (test sampling and Monte Carlo)",
     "ess": "mean effective sample size per datum",
     "k_above": "share of test data with Pareto k-hat > 0.7: there the estimate is unreliable, likely too pessimistic",
+    "behind_bound": "1 where that difference is one of bounds: k-hat is above 0.7 for over 5 % of either's data",
     "naive_neg_log_p": "the same estimate with draws from the prior, log 1/n sum p(x|z_i): what the guide buys",
+    "naive_k_above": "share of test data with k-hat > 0.7 for that estimate",
     "reconstruction": "squared error per datum, features on a scale from 0 to 1",
     "active_units": "latent dimensions with Var_x(E_q[z|x]) > 0.01",
     "neighbour": "1-NN accuracy of the code",
@@ -69,7 +73,7 @@ def group_results(results: Sequence[Result]) -> list[Group]:
     keys = dict.fromkeys((result.group, result.evidence is not None) for result in results)
     for label, ranked in keys:
         members = [r for r in results if r.group == label and (r.evidence is not None) == ranked]
-        best = _best(members) if ranked else None
+        best = _best(members) if ranked else []
         names = dict.fromkeys(member.name for member in members)
         rows = [_row([m for m in members if m.name == name], best) for name in names]
         if ranked:
@@ -80,11 +84,17 @@ def group_results(results: Sequence[Result]) -> list[Group]:
     return groups
 
 
-def _best(members: Sequence[Result]) -> Evidence | None:
-    """Per-datum estimates and errors of the contender with the highest mean estimate, over its seeds."""
+def _best(members: Sequence[Result]) -> list[Evidence]:
+    """The evidence, seed by seed, of the contender with the highest mean estimate."""
     names = dict.fromkeys(member.name for member in members)
-    pooled = [_pool([m.evidence for m in members if m.name == name and m.evidence]) for name in names]
-    return max(pooled, key=lambda evidence: evidence.estimate.mean().item())
+    found = [[m.evidence for m in members if m.name == name and m.evidence] for name in names]
+    return max(found, key=lambda evidences: _pool(evidences).estimate.mean().item())
+
+
+def spread_of_mean(evidences: Sequence[Evidence]) -> Tensor:
+    """Standard error, by the spread over seeds, of the mean over seeds; zero for one seed, which shows none."""
+    means = torch.stack([evidence.estimate.mean() for evidence in evidences])
+    return means.std() / len(means) ** 0.5 if len(means) > 1 else torch.zeros(())
 
 
 def _pool(evidences: Sequence[Evidence]) -> Evidence:
@@ -108,21 +118,26 @@ def _pool(evidences: Sequence[Evidence]) -> Evidence:
         bound=first.bound,
         particles=first.particles,
         method=first.method,
+        measure=first.measure,
     )
 
 
-def _row(members: Sequence[Result], best: Evidence | None) -> Row:
+def _row(members: Sequence[Result], best_evidences: list[Evidence]) -> Row:
     per_seed = [_figures(member) for member in members]
     columns = per_seed[0].keys()
     values = {column: torch.tensor([figures[column] for figures in per_seed]).double() for column in columns}
     mean = {column: value.mean().item() for column, value in values.items()}
     spread = {c: value.std().item() if len(value) > 1 else math.nan for c, value in values.items()}
     evidences = [member.evidence for member in members if member.evidence]
-    mean["behind"] = mean["behind_error"] = math.nan
-    if best is not None:
-        pooled = _pool(evidences)
+    mean["behind"] = mean["behind_error"] = mean["behind_bound"] = math.nan
+    if best_evidences:
+        pooled, best = _pool(evidences), _pool(best_evidences)
         mean["monte_carlo_error"] = float(pooled.summary()["monte_carlo_error"])
         mean["behind"], mean["behind_error"] = paired_difference(best.estimate, pooled.estimate)
+        # a mean over seeds has the noise of its fits beside that of the test data
+        noise = [float(spread_of_mean(both)) for both in (evidences, best_evidences)]
+        mean["behind_error"] = math.hypot(mean["behind_error"], *noise)
+        mean["behind_bound"] = float(max(e.unreliable() for e in (*evidences, *best_evidences)) > TOLERATED)
     return Row(members[0].name, {column: mean[column] for column in COLUMNS}, spread, len(members))
 
 
@@ -149,4 +164,5 @@ def _figures(result: Result) -> dict[str, float]:
         figures["k_above"] = float(summary["pareto_k_above_0.7"])
     if result.naive is not None:
         figures["naive_neg_log_p"] = -float(result.naive.summary()["log_p"])
+        figures["naive_k_above"] = result.naive.unreliable()
     return figures

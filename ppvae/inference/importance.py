@@ -1,6 +1,7 @@
 """Evidence, log p(x), per datum with its errors, by importance sampling from the guide or from the prior."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,12 +9,15 @@ from typing import Any, Literal
 
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from ppvae.base import Batch, Story
+from ppvae.inference.checks import check_data
 from ppvae.inference.programs import as_batch, evaluating, is_auxiliary, latent_sites, placed, run, sample_sites
 from ppvae.inference.weights import (
     effective_sample_size,
+    is_point_mass,
     log_mean_exp,
     log_weights,
     pareto_k,
@@ -41,13 +45,14 @@ class Evidence:
     bound: Bound  # which way the estimate is off in expectation
     particles: int  # K
     method: str
+    measure: str = "mass"  # whether p(x) is a probability mass or a density, by the support of what is observed
 
     def summary(self) -> dict[str, float | str]:
         """Means over the data with their two errors, kept apart; nats per datum."""
         data = len(self.estimate)
-        unreliable = (~(self.pareto_k <= 0.7)).double().mean().item()
         return {
             "method": self.method,
+            "measure": self.measure,
             "bound": self.bound,
             "data": data,
             "particles": self.particles,
@@ -58,35 +63,44 @@ class Evidence:
             "elbo": self.elbo.mean().item(),
             "elbo_monte_carlo_error": _error_of_mean(self.elbo_standard_error),
             "ess": self.ess.mean().item(),
-            "pareto_k_above_0.7": unreliable,
+            "pareto_k_above_0.7": self.unreliable() if self.particles >= 25 else float("nan"),
             "verdict": self.verdict(),
         }
 
+    def unreliable(self) -> float:
+        """Share of the data whose k-hat is above 0.7, or unknown."""
+        return (~(self.pareto_k <= 0.7)).double().mean().item()
+
     def verdict(self) -> str:
         """One line: can the figure be trusted?"""
-        if torch.isnan(self.pareto_k).any():
+        lost = int((~torch.isfinite(self.estimate)).sum())
+        if lost:
+            return f"unreliable: no draw had any weight for {lost} of the data"
+        if self.particles < 25:
             return "unchecked: Pareto k-hat needs at least 25 particles"
-        share = (self.pareto_k > 0.7).double().mean().item()
+        share = self.unreliable()
         if share == 0:
-            return "reliable: Pareto k-hat is at most 0.7 for every datum"
+            return "no sign of trouble: k-hat is at most 0.7 for every datum (a mode that no draw visits goes unseen)"
         if share <= 0.05:
             return f"usable: k-hat is above 0.7 for {share:.1%} of the data, whose estimates are likely too low"
         return (
             f"unreliable: k-hat is above 0.7 for {share:.0%} of the data; log p(x) is likely higher than the estimate "
-            "by more than its error: take more particles or a wider guide"
+            "by more than its error: more particles or a better guide would show it"
         )
 
     def __str__(self) -> str:
         s = self.summary()
+        checked = self.particles >= 25
+        share = f"{s['pareto_k_above_0.7']:.1%} of the data" if checked else "not computed"
+        bias = f", bias about {s['bias']:.3f}" if checked and self.unreliable() <= 0.05 else ""
         return "\n".join(
             [
-                f"log p(x) = {s['log_p']:.3f} nats per datum, a {self.bound} by {self.method}",
-                f"  Monte Carlo error   {s['monte_carlo_error']:.3f}  ({self.particles} particles, bias about "
-                f"{s['bias']:.3f})",
+                f"log p(x) = {s['log_p']:.3f} nats per datum, of a {self.measure}; a {self.bound} by {self.method}",
+                f"  Monte Carlo error   {s['monte_carlo_error']:.3f}  ({self.particles} particles{bias})",
                 f"  sampling error      {s['sampling_error']:.3f}  ({s['data']} data)",
                 f"  ELBO                {s['elbo']:.3f}  (Monte Carlo error {s['elbo_monte_carlo_error']:.3f})",
                 f"  ESS                 {s['ess']:.1f} of {self.particles} on average",
-                f"  Pareto k-hat > 0.7  {s['pareto_k_above_0.7']:.1%} of the data",
+                f"  Pareto k-hat > 0.7  {share}",
                 f"  {s['verdict']}",
             ]
         )
@@ -98,8 +112,9 @@ def importance(story: Story, data: Batch, particles: int = 1000, seed: int = 0, 
     A stochastic lower bound: it is below log p(x) in expectation, and at most log 1/(1 - d) above it with probability
     d. Burda et al. 2016, https://arxiv.org/abs/1509.00519
 
-    Every datum has random streams of its own, seeded by `seed` and the datum: its figure does not depend on which
-    other data are estimated, nor in which order. Nothing of the story or of torch's global generators is changed.
+    Every datum has random streams of its own, seeded by `seed`, the datum and how many equal ones came before it: its
+    figure does not depend on which other data are estimated, nor in which order. Nothing of the story or of torch's
+    global generators is changed.
 
     Args:
         story: any object with `model` and `guide` that keeps its data plate at dim -1.
@@ -109,10 +124,13 @@ def importance(story: Story, data: Batch, particles: int = 1000, seed: int = 0, 
         progress: whether to show a bar.
 
     Raises:
-        ValueError: particles below 1; a guide with a point mass, which is no density; what `log_weights` raises.
+        ValueError: particles below 1; a guide with a point mass, which is no density, or that cannot be run on one
+            datum; an improper prior; data that the story cannot score; what `log_weights` raises.
     """
     batch = placed(story, data)
-    _check_guide(story, tuple(part[:1] for part in batch))
+    with own_generators():
+        check_data(story, batch)
+    _check_point_mass(story, tuple(part[:1] for part in batch))
     return _estimate(story, batch, log_weights, particles, seed, progress, "importance sampling from the guide")
 
 
@@ -125,9 +143,10 @@ def prior_sampling(story: Story, data: Batch, particles: int = 1000, seed: int =
     Raises:
         ValueError: particles below 1; an improper prior, which cannot be drawn from.
     """
-    return _estimate(
-        story, placed(story, data), prior_log_weights, particles, seed, progress, "sampling from the prior"
-    )
+    batch = placed(story, data)
+    with own_generators():
+        check_data(story, batch)
+    return _estimate(story, batch, prior_log_weights, particles, seed, progress, "sampling from the prior")
 
 
 def prior_log_weights(story: Story, data: Batch, particles: int = 1) -> Tensor:
@@ -153,30 +172,44 @@ def _estimate(
     if particles < 1:
         raise ValueError(f"particles should be at least 1, got {particles}")
     columns = []
+    seen: Counter[bytes] = Counter()
     with evaluating(story), own_generators():
+        measure, factors = _observed(story, tuple(part[:1] for part in batch))
         rows = range(len(batch[0]))
         for row in track(rows, method, show=progress):
             datum = tuple(part[row : row + 1] for part in batch)
-            log_w = _one_datum(story, datum, weigh, particles, seed)  # (particles, 1)
+            content = b"".join(part.cpu().contiguous().view(torch.uint8).numpy().tobytes() for part in datum)
+            key = f"{seed} {seen[content]} ".encode() + content  # equal data have draws of their own
+            seen[content] += 1
+            log_w = _one_datum(story, datum, weigh, particles, key)  # (particles, 1)
             columns.append(_reduce(log_w))
     estimate, error, ess, k, elbo, elbo_error = torch.stack(columns).unbind(-1)
-    return Evidence(estimate, error, ess, k, elbo, elbo_error, "stochastic lower bound", particles, method)
+    if factors:
+        method += f", of a density that the factor '{factors[0]}' leaves unnormalised"
+    bound: Bound = "stochastic lower bound"
+    return Evidence(estimate, error, ess, k, elbo, elbo_error, bound, particles, method, measure)
 
 
-def _one_datum(story: Story, datum: tuple[Tensor, ...], weigh: Any, particles: int, seed: int) -> Tensor:
+def _one_datum(story: Story, datum: tuple[Tensor, ...], weigh: Any, particles: int, key: bytes) -> Tensor:
     blocks = []
     for start in range(0, particles, BLOCK):
-        torch.manual_seed(_stream(datum, seed, start))
+        digest = hashlib.blake2b(f"{start} ".encode() + key, digest_size=8).digest()
+        torch.manual_seed(int.from_bytes(digest, "big") >> 1)  # torch takes signed 64-bit seeds
         blocks.append(weigh(story, datum, min(BLOCK, particles - start)))
     return torch.cat(blocks)
 
 
-def _stream(datum: tuple[Tensor, ...], seed: int, start: int) -> int:
-    """A seed for one block of one datum's draws, from the datum's content."""
-    digest = hashlib.blake2b(f"{seed} {start}".encode(), digest_size=8)
-    for part in datum:
-        digest.update(part.cpu().contiguous().numpy().tobytes())
-    return int.from_bytes(digest.digest(), "big") >> 1  # torch takes signed 64-bit seeds
+def _observed(story: Story, datum: tuple[Tensor, ...]) -> tuple[str, list[str]]:
+    """Whether the observed sites have a mass or a density, and the names of the model's factors."""
+    guide = run(story.guide, datum, particles=1)
+    sites = list(sample_sites(run(poutine.replay(story.model, trace=guide), datum, particles=1)))
+    factors = [site["name"] for site in sites if isinstance(site["fn"], dist.Unit)]
+    observed = [site for site in sites if site["is_observed"] and site["name"] not in factors]
+    for site in sites:
+        if isinstance(site["fn"], dist.ImproperUniform) and not site["is_observed"]:
+            raise ValueError(f"evidence needs a proper prior; that of site '{site['name']}' integrates to no number")
+    discrete = all(site["fn"].support.is_discrete for site in observed)
+    return "mass" if discrete else "density", factors
 
 
 def _reduce(log_w: Tensor) -> Tensor:
@@ -193,21 +226,13 @@ def own_generators() -> Iterator[None]:
         yield
 
 
-def _check_guide(story: Story, datum: tuple[Tensor, ...]) -> None:
-    """Refuse a guide that has no density, or that cannot be run on one datum."""
+def _check_point_mass(story: Story, datum: tuple[Tensor, ...]) -> None:
     with torch.no_grad(), evaluating(story), own_generators():
-        try:
-            sites = list(latent_sites(run(story.guide, datum, particles=1)))
-        except (RuntimeError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise ValueError(f"the guide should take any number of data, also one; on one datum: {first}") from error
+        sites = list(latent_sites(run(story.guide, datum, particles=1)))
     if any(is_auxiliary(site) for site in sites):
         return  # point masses beside it carry its density
     for site in sites:
-        fn = site["fn"]
-        while hasattr(fn, "base_dist"):
-            fn = fn.base_dist
-        if isinstance(fn, dist.Delta):
+        if is_point_mass(site["fn"]):
             raise ValueError(
                 f"importance sampling needs a guide with a density; latent site '{site['name']}' has a point mass "
                 "(Delta): use a guide such as DiagonalNormal, or prior_sampling"

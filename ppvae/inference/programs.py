@@ -20,18 +20,29 @@ Site = dict[str, Any]
 
 def as_batch(data: Batch) -> tuple[Tensor, ...]:
     """Data as the tuple of tensors that the programs are called with, checked to be of one length."""
-    batch = (data,) if isinstance(data, Tensor) else tuple(data)
+    batch = (data,) if isinstance(data, Tensor) else tuple(data) if isinstance(data, list | tuple) else ()
+    if not batch or not all(isinstance(part, Tensor) for part in batch):
+        kind = type(data).__name__ if not batch else type(batch[0]).__name__
+        raise ValueError(f"data should be a tensor or a tuple of tensors, got {kind}: such as digits.train")
     lengths = [len(part) for part in batch]
-    if not batch or len(set(lengths)) != 1:
+    if len(set(lengths)) != 1:
         raise ValueError(f"a batch should be one tensor or several of equal length, got lengths {lengths}")
     if lengths[0] < 1:
         raise ValueError("a batch should hold at least 1 datum, got 0")
     return batch
 
 
+def networks_of(story: Any) -> nn.Module:
+    """The story itself where it is a module; else the modules that it holds, as one."""
+    if isinstance(story, nn.Module):
+        return story
+    return nn.ModuleDict({name: part for name, part in vars(story).items() if isinstance(part, nn.Module)})
+
+
 def placed(story: Story, data: Batch) -> tuple[Tensor, ...]:
     """Data as a batch on the device of the story's tensors."""
-    held = [*story.parameters(), *story.buffers()] if isinstance(story, nn.Module) else []
+    networks = networks_of(story)
+    held = [*networks.parameters(), *networks.buffers()]
     return tuple(part.to(held[0].device) for part in as_batch(data)) if held else as_batch(data)
 
 
@@ -73,17 +84,28 @@ def latent_sites(trace: poutine.Trace) -> Iterator[Site]:
     return (site for site in sample_sites(trace) if not site["is_observed"])
 
 
+def check_one_plate(*traces: poutine.Trace) -> None:
+    """Every site should lie in the same plate at dim -1: one of another name only happens to have its size."""
+    plates: dict[str, str] = {}
+    for trace in traces:
+        for site in sample_sites(trace):
+            for frame in site["cond_indep_stack"]:
+                if frame.dim == -1:
+                    plates.setdefault(frame.name, site["name"])
+    if len(plates) > 1:
+        where = ", ".join(f"'{site}' in '{plate}'" for plate, site in plates.items())
+        raise ValueError(f"every site should lie in one plate at dim -1, the data plate; there is {where}")
+
+
 def is_auxiliary(site: Site) -> bool:
     """Whether a guide's site is no latent of the model: others are functions of it, with its density."""
     return bool(site["infer"].get("is_auxiliary"))
 
 
-def log_density(site: Site, particles: int, batch: int) -> Tensor:
-    """A site's log-density summed down to (particles, batch), masked but never scaled.
-
-    Scales belong to objectives (KL weights, subsampling): they have no place in a log-weight.
-    """
-    sizes = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
+def check_plate(site: Site, batch: int) -> dict[int, Any]:
+    """The plates of a site by dim, after a check that the one at dim -1 has one place a datum."""
+    frames = {frame.dim: frame for frame in site["cond_indep_stack"] if frame.vectorized}
+    sizes = {dim: frame.size for dim, frame in frames.items()}
     if sizes.get(-1) != batch:
         kind = "observed" if site["is_observed"] else "latent"
         if -1 in sizes:
@@ -95,8 +117,25 @@ def log_density(site: Site, particles: int, batch: int) -> Tensor:
             f"every site should lie in the data plate, so that each datum has its own evidence; {kind} site "
             f"'{site['name']}' does not: put it inside `with pyro.plate(\"data\", len(x), dim=-1)`"
         )
+    return frames
+
+
+def log_density(site: Site, particles: int, batch: int, scaled: bool = False) -> Tensor:
+    """A site's log-density summed down to (particles, batch): masked, and scaled only for an objective.
+
+    Scales (`poutine.scale`, subsampling) have no place in a log-weight. The data plate's own scale, full size over
+    batch, is left out of both: figures are per datum.
+    """
+    frames = check_plate(site, batch)
+    part = next((frame for dim, frame in frames.items() if dim < -1 and frame.full_size != frame.size), None)
+    if part is not None and not scaled:
+        raise ValueError(
+            f"log-weights need every place of a plate; plate '{part.name}' of site '{site['name']}' takes {part.size} "
+            f"of {part.full_size} at random: leave out its subsample_size"
+        )
     value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-    log_prob = scale_and_mask(value, mask=site["mask"])
+    scale = site["scale"] / (frames[-1].full_size / frames[-1].size) if scaled else 1.0
+    log_prob = scale_and_mask(value, scale, site["mask"])
     return log_prob.sum_to_size(log_prob.shape[-2:]).expand(particles, batch)
 
 
@@ -105,7 +144,10 @@ class _AtMeans(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if not msg["is_observed"] and not site_is_subsample(msg) and not msg["infer"].get("_deterministic"):
-            msg["value"], msg["done"] = msg["fn"].mean, True
+            mean = msg["fn"].mean
+            if mean.isnan().any():
+                raise ValueError(f"latent site '{msg['name']}' has no mean ({type(msg['fn']).__name__}), so no code")
+            msg["value"], msg["done"] = mean, True
 
 
 @torch.no_grad()
@@ -155,7 +197,7 @@ def _is_data(site: Site) -> bool:
 @contextmanager
 def evaluating(story: Story) -> Iterator[None]:
     """Evaluation mode for a while: every submodule's mode comes back as it was."""
-    modules = list(story.modules()) if isinstance(story, nn.Module) else []
+    modules = list(networks_of(story).modules())
     modes = [module.training for module in modules]
     for module in modules:
         module.training = False

@@ -3,51 +3,88 @@
 import math
 from typing import Any, NamedTuple
 
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.programs import as_batch, is_auxiliary, latent_sites, log_density, run, sample_sites
+from ppvae.inference.programs import (
+    as_batch,
+    check_one_plate,
+    is_auxiliary,
+    latent_sites,
+    log_density,
+    run,
+    sample_sites,
+)
 
 
 class Draws(NamedTuple):
-    """Draws from a guide: the value of every latent site, and the log-density of all of them together."""
+    """Draws from a guide, and what a log-weight needs of them."""
 
     latents: dict[str, Tensor]  # name: (particles, batch, ...)
     log_q: Tensor  # (particles, batch), nats
     log_score: Tensor | None  # the part of log_q whose sites pass no gradient through their draws, or None
+    trace: poutine.Trace
 
 
-def draw(story: Story, data: Batch, particles: int = 1) -> Draws:
+def draw(story: Story, data: Batch, particles: int = 1, scaled: bool = False) -> Draws:
     """Draw every latent site from the guide, `particles` times per datum.
 
     A site that Pyro knows as auxiliary (an autoguide's, of which the model's latents are functions) counts in the
-    density alone.
+    density alone. With `scaled`, for an objective, `poutine.scale` is applied and the guide's factors are counted.
     """
     batch = as_batch(data)
     trace = run(story.guide, batch, particles)
-    # the guide's own observed sites and factors are not part of a proposal density
-    terms = {site["name"]: log_density(site, particles, len(batch[0])) for site in latent_sites(trace)}
-    scores = [terms[site["name"]] for site in latent_sites(trace) if not site["fn"].has_rsample]
+    sites = list(sample_sites(trace) if scaled else latent_sites(trace))
+    _check_auxiliary(sites)
+    terms = {site["name"]: log_density(site, particles, len(batch[0]), scaled) for site in sites}
+    scores = [terms[site["name"]] for site in sites if not (site["fn"].has_rsample or site["is_observed"])]
     latents = {site["name"]: site["value"] for site in latent_sites(trace) if not is_auxiliary(site)}
     log_q = torch.stack(list(terms.values())).sum(0) if terms else batch[0].new_zeros(particles, len(batch[0]))
-    return Draws(latents, log_q, torch.stack(scores).sum(0) if scores else None)
+    return Draws(latents, log_q, torch.stack(scores).sum(0) if scores else None, trace)
 
 
-def log_joint(story: Story, data: Batch, latents: dict[str, Tensor]) -> Tensor:
+def _check_auxiliary(sites: list[Any]) -> None:
+    """An auxiliary draw has the density of the latents that are functions of it, and of nothing else."""
+    auxiliary = sum(site["value"].numel() for site in sites if is_auxiliary(site))
+    points = sum(site["value"].numel() for site in sites if is_point_mass(site["fn"]))
+    if auxiliary and auxiliary != points:
+        names = ", ".join(site["name"] for site in sites if is_auxiliary(site))
+        raise ValueError(
+            f"a guide's auxiliary site should be what its point masses are one-to-one functions of; {names} is not, so "
+            "the guide has no density"
+        )
+
+
+def is_point_mass(fn: Any) -> bool:
+    """Whether a distribution is a Delta, under any wrapping."""
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return isinstance(fn, dist.Delta)
+
+
+def log_joint(story: Story, data: Batch, latents: dict[str, Tensor], particles: int | None = None) -> Tensor:
     """log p(x, z), `(particles, batch)` nats, at given values of the latent sites.
 
     Args:
         story: any object with `model` and `guide`.
         data: `(batch, features)`, or a tuple of tensors of equal length.
         latents: for every latent site of the model its value, `(particles, batch, ...)`.
+        particles: how many; the first value's leading size where it is not given.
 
     Raises:
         ValueError: when a latent site has no value, or a site lies outside the data plate.
     """
     batch = as_batch(data)
-    particles = next(iter(latents.values())).shape[0] if latents else 1
+    if particles is None:
+        particles = next(iter(latents.values())).shape[0] if latents else 1
+    return sum_sites(sample_sites(joint_trace(story, batch, latents, particles)), particles, len(batch[0]))
+
+
+def joint_trace(story: Story, batch: tuple[Tensor, ...], latents: dict[str, Tensor], particles: int) -> poutine.Trace:
+    """The model run at given values of all its latent sites, and of nothing else."""
     trace = run(poutine.condition(story.model, data=latents), batch, particles)
     unmatched = [site["name"] for site in latent_sites(trace)]
     if unmatched:
@@ -55,20 +92,36 @@ def log_joint(story: Story, data: Batch, latents: dict[str, Tensor]) -> Tensor:
     unknown = latents.keys() - {site["name"] for site in sample_sites(trace)}
     if unknown:
         raise ValueError(f"the guide should draw the model's latent sites only; it draws {', '.join(sorted(unknown))}")
-    return sum_sites(sample_sites(trace), particles, len(batch[0]))
+    for site in sample_sites(trace):  # a value of another size would broadcast, and count its density several times
+        event = tuple(site["fn"].event_shape)
+        drawn = tuple(site["value"].shape[site["value"].dim() - len(event) :])
+        if drawn != event:
+            source = "the guide draws" if site["name"] in latents else "it observes"
+            raise ValueError(f"site '{site['name']}' has event_shape {event} in the model, and {source} {drawn}")
+    return trace
 
 
-def sum_sites(sites: Any, particles: int, batch: int) -> Tensor:
+def sum_sites(sites: Any, particles: int, batch: int, scaled: bool = False) -> Tensor:
     """The log-densities of several sites added up: `(particles, batch)` nats."""
-    return torch.stack([log_density(site, particles, batch) for site in sites]).sum(0)
+    return torch.stack([log_density(site, particles, batch, scaled) for site in sites]).sum(0)
+
+
+def weigh(story: Story, data: Batch, particles: int, scaled: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Log-weights `(particles, batch)` and the score-function part of log q, or None: what objectives reduce."""
+    batch = as_batch(data)
+    draws = draw(story, batch, particles, scaled)
+    trace = joint_trace(story, batch, draws.latents, particles)
+    check_one_plate(draws.trace, trace)
+    return sum_sites(sample_sites(trace), particles, len(batch[0]), scaled) - draws.log_q, draws.log_score
 
 
 def log_weights(story: Story, data: Batch, particles: int = 1) -> Tensor:
     """log w = log p(x, z) - log q(z | x) with z drawn from the guide: `(particles, batch)`, nats.
 
     Everything else is a reduction of these: their mean over particles is the ELBO, their log-mean-exp the importance
-    weighted bound and the estimate of log p(x). Differentiable, wherever the guide's draws are. `poutine.scale` and
-    subsampling scales are left out: they belong to an objective.
+    weighted bound and the estimate of log p(x). Differentiable, wherever the guide's draws are. `poutine.scale`,
+    subsampling scales and factors in the guide are left out: they belong to an objective. The story runs in the mode
+    that it is in; `fit` leaves it in evaluation mode.
 
     Args:
         story: any object with `model` and `guide` that keeps its data plate at dim -1.
@@ -76,11 +129,10 @@ def log_weights(story: Story, data: Batch, particles: int = 1) -> Tensor:
         particles: draws per datum.
 
     Raises:
-        ValueError: particles below 1; tensors of unequal length; a site outside the data plate; a latent site of the
-            model that the guide does not draw.
+        ValueError: particles below 1; tensors of unequal length; a site outside the data plate; a plate of which only
+            a part is taken; a latent site of the model that the guide does not draw, or one more.
     """
-    draws = draw(story, data, particles)
-    return log_joint(story, data, draws.latents) - draws.log_q
+    return weigh(story, data, particles)[0]
 
 
 def log_mean_exp(log_w: Tensor) -> Tensor:
@@ -124,6 +176,11 @@ def pareto_k(log_w: Tensor) -> Tensor:
     k = _fit_generalised_pareto(tail)
     constant = log_w.min(dim=0).values > -1e-3
     flat_tail = tail[-1] <= 1e-12  # the largest weights are all equal: bounded
+    # Weights of few values (a discrete latent) tie at the cut-off, where no curve can be fitted: the tail is bounded
+    # when its largest value came up again and again, and cannot be judged otherwise.
+    ties = tail[tail_size // 4] <= 1e-12
+    repeated = (largest == largest[0]).sum(dim=0) >= 5
+    k = torch.where(ties, torch.where(repeated, -torch.inf, torch.inf), k)
     return torch.where(constant | flat_tail, -torch.inf, k)
 
 

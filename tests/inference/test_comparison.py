@@ -13,7 +13,7 @@ ONES = torch.ones(4).double()
 
 def evidence(estimate, error=0.1):
     estimate = torch.as_tensor(estimate).double()
-    return Evidence(estimate, error * ONES, 9 * ONES, 0.1 * ONES, estimate - 1, ONES, "stochastic lower bound", 9, "m")
+    return Evidence(estimate, error * ONES, 9 * ONES, 0.1 * ONES, estimate - 1, ONES, "stochastic lower bound", 90, "m")
 
 
 def result(name, group, estimate=None, seed=0, **measures):

@@ -164,3 +164,42 @@ def test_an_objective_is_a_scalar_that_reaches_every_parameter(objective):
     loss = objective(story, binary())
     assert loss.shape == ()
     assert all(gradient.abs().sum() > 0 for gradient in gradients(story, loss).values())
+
+
+class Scaled(nn.Module):
+    """What ordinary programs have: a scaled KL, an inner plate seen in part, a factor in the guide."""
+
+    def __init__(self):
+        super().__init__()
+        self.loc = nn.Parameter(torch.tensor(0.3))
+
+    def model(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            with pyro.poutine.scale(scale=20.0):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            with pyro.plate("pixels", 10, subsample_size=4, dim=-3) as index:
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x.T[index].unsqueeze(-2))
+
+    def guide(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            with pyro.poutine.scale(scale=20.0):
+                z = pyro.sample("z", dist.Normal(self.loc * x[:, 0], 1.0))
+            pyro.factor("penalty", z**2, has_rsample=True)
+
+
+def test_elbo_takes_scales_subsamples_and_guide_factors_as_trace_elbo_does():
+    story, x = Scaled(), torch.randn(6, 10)
+    torch.manual_seed(3)
+    loss = elbo(story, x)
+    mine = gradients(story, loss)
+    torch.manual_seed(3)
+    with pyro.plate("particles", 1, dim=-2):
+        reference = Trace_ELBO(max_plate_nesting=3).differentiable_loss(story.model, story.guide, x) / len(x)
+    torch.testing.assert_close(loss, reference, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(mine["loc"], gradients(story, reference)["loc"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_log_weight_of_a_part_of_a_plate_is_refused():
+    for estimate in (log_weights, iwae):
+        with pytest.raises(ValueError, match="every place of a plate; plate 'pixels'"):
+            estimate(Scaled(), torch.randn(6, 10))

@@ -219,3 +219,58 @@ def test_an_autoguide_has_log_weights_where_it_keeps_the_data_plate():
     exact = torch.trapezoid(density, z).log()
     assert ((log_mean_exp(log_w) - exact).abs() < 4 * standard_error(log_w)).all()
     assert standard_error(log_w).max() < 0.05
+
+
+@pytest.mark.parametrize("particles", [1, 2, 5])
+def test_a_first_latent_in_an_inner_plate_does_not_change_the_particles(particles):
+    class InnerFirst(nn.Module):
+        def model(self, x):
+            with pyro.plate("data", len(x), dim=-1):
+                with pyro.plate("inner", 3, dim=-3):
+                    b = pyro.sample("b", dist.Normal(0.0, 1.0))
+                pyro.sample("x", dist.Normal(b.sum(-3), 1.0), obs=x)
+
+        def guide(self, x):
+            with pyro.plate("data", len(x), dim=-1), pyro.plate("inner", 3, dim=-3):
+                pyro.sample("b", dist.Normal(0.0, 1.0))
+
+    assert log_weights(InnerFirst(), torch.zeros(4), particles).shape == (particles, 4)
+
+
+def test_a_plate_that_only_has_the_size_of_the_batch_is_refused():
+    class Shared(Broken):
+        def model(self, x):
+            with pyro.plate("pixels", 3, dim=-1):
+                theta = pyro.sample("theta", dist.Normal(0.0, 1.0))
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", dist.Normal(theta, 1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+        def guide(self, x):
+            with pyro.plate("pixels", 3, dim=-1):
+                pyro.sample("theta", dist.Normal(0.0, 1.0))
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Normal(x, 1.0))
+
+    with pytest.raises(ValueError, match="one plate at dim -1"):
+        log_weights(Shared(None), torch.zeros(3))
+
+
+def test_an_auxiliary_draw_that_no_latent_is_a_function_of_is_refused():
+    class Auxiliary(Broken):
+        def guide(self, x):
+            with pyro.plate("data", len(x), dim=-1):
+                u = pyro.sample("u", dist.Normal(0.0, 3.0), infer={"is_auxiliary": True})
+                pyro.sample("z", dist.Normal(u, 1.0))
+
+    with pytest.raises(ValueError, match="one-to-one functions of; u is not"):
+        log_weights(Auxiliary(None), torch.zeros(3))
+
+
+def test_pareto_k_of_weights_of_two_values():
+    """A discrete latent: the tail is bounded where its largest weight comes again and again."""
+    often = torch.where(torch.rand(1000, 1) < 0.45, 0.0, -3.0)
+    assert pareto_k(often).item() == -torch.inf
+    rare = torch.full((1000, 1), -9.0)
+    rare[:2] = 0.0
+    assert pareto_k(rare).item() == torch.inf
