@@ -372,7 +372,7 @@ def test_the_entry_point_runs_in_a_process_of_its_own():
     words = [command, *REAL, "--prior", "my_file.MyPrior", "--epochs", "1", "--out", "RUN"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("epoch 1: loss ")
+    assert done.stdout.startswith("real.npy, as they are: density")
     assert len(metrics("RUN")) == 1
 
 
@@ -535,7 +535,8 @@ def test_a_comparison_never_mixes_observations(tiny_lineup, capsys):
     (point,) = [row for row in rows if row["group"] == points]
     assert point["ranked"] == "False"
     assert {point[column] for column in ("neg_elbo", "neg_log_p", "behind", "ess", "naive_neg_log_p")} == {""}
-    measured = ("reconstruction", "active_units", "neighbour", "probe", "seconds")
+    assert point["active_units"] == ""  # the scale of its codes is arbitrary
+    measured = ("reconstruction", "neighbour", "probe", "seconds")
     assert all(math.isfinite(float(row[column])) for row in rows for column in measured)
     ranked = [row for row in rows if row["ranked"] == "True"]
     assert all(float(row["neg_log_p"]) <= float(row["neg_elbo"]) for row in ranked)
