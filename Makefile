@@ -20,7 +20,7 @@ lint: .venv/ready
 	@echo "setting up .venv (about a minute; torch is large)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	@$(BIN)/pip install --quiet --constraint constraints.txt --editable . --group dev
+	@$(BIN)/pip install --constraint constraints.txt --editable . --group dev
 	@touch $@
 
 clean:

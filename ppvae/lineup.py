@@ -211,4 +211,4 @@ def compete(
             try:
                 yield enter(contender, views[view], seed=seed, **options)
             except NotFinite as error:
-                yield Failed(contender, seed, str(error))
+                yield Failed(contender, seed, str(error).partition(";")[0])  # what broke, without what a fit keeps

@@ -1,5 +1,7 @@
 """Measures of a fitted story beside its evidence: reconstruction and representation."""
 
+from typing import Any
+
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -59,12 +61,12 @@ def probe_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_label
     return _accuracy(model, train, train_labels, test, test_labels)
 
 
-def _accuracy(model: object, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
+def _accuracy(model: Any, train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
     if len(train_labels.unique()) < 2:
         return float("nan")  # nothing to tell apart
     arrays = [part.cpu().numpy() for part in (train, train_labels, test, test_labels)]
-    model.fit(arrays[0], arrays[1])  # type: ignore[attr-defined]
-    return float((model.predict(arrays[2]) == arrays[3]).mean())  # type: ignore[attr-defined]
+    model.fit(arrays[0], arrays[1])
+    return float((model.predict(arrays[2]) == arrays[3]).mean())
 
 
 def principal_plane(codes: Tensor) -> Tensor:
