@@ -20,6 +20,7 @@ from ppvae.train import History
 
 GRID = 15  # side of the decoded grid
 SHOWN = 12  # images in a row
+PLANE = "Codes of the test data, by label\n(principal axes, where there are more than two)"
 Figures = dict[str, tuple[Figure, str]]  # name: figure and caption
 
 
@@ -33,7 +34,14 @@ def of_run(story: Any, data: Dataset, history: History) -> Figures:
     return {
         "learning-curve": (plots.learning_curves({str(data.observation): {name: history}}, "Learning curve"), ""),
         "images": (plots.image_rows(rows, shape, "Test data, E[x | z] at the guide's mean, E[x | z] at z ~ p(z)"), ""),
-        "latent-plane": (plots.latent_planes({name: plane}, data.test_labels, "Codes of the test data"), ""),
+        "latent-plane": (
+            plots.latent_planes(
+                {name: plane},
+                data.test_labels,
+                PLANE,
+            ),
+            "",
+        ),
     }
 
 
@@ -73,7 +81,7 @@ def of_comparison(fitted: Sequence[Fitted], groups: Sequence[Group]) -> Figures:
             "E[x | z] with z the mean of the guide, cut to the range of the data.",
         ),
         "latent-planes": (
-            plots.latent_planes(planes, labels, "Codes of the test data, by label"),
+            plots.latent_planes(planes, labels, PLANE),
             "E_q[z | x]; codes of more than two dimensions in the plane of their two largest principal axes.",
         ),
     }

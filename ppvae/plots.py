@@ -61,6 +61,9 @@ def latent_planes(planes: Mapping[str, Tensor], labels: Tensor | None, title: st
             chosen = points[labels == label]
             axis.scatter(chosen[:, 0], chosen[:, 1], s=6, color=colours(index), label=str(label), linewidths=0)
         axis.set_title(name, fontsize=9)
+        axis.set_xlabel("axis 1", fontsize=7)
+        axis.set_ylabel("axis 2", fontsize=7)
+        axis.locator_params(nbins=6)
         axis.tick_params(labelsize=7)
     if 0 < len(classes) <= 20:
         handles, names = axes[0].get_legend_handles_labels()
@@ -97,8 +100,9 @@ def learning_curves(curves: Mapping[str, Mapping[str, History]], title: str) -> 
         for index, (name, history) in enumerate(histories.items()):
             epochs = range(1, len(history.loss) + 1)
             valid = [np.nan if value is None else value for value in history.valid]
-            axis.plot(epochs, history.loss, "--", color=f"C{index}", lw=1, alpha=0.7)
-            axis.plot(epochs, valid, color=f"C{index}", lw=1.4, label=name)
+            marker = "o" if len(history.loss) == 1 else None  # one epoch is a point, not a line
+            axis.plot(epochs, history.loss, "--", marker=marker, color=f"C{index}", lw=1, alpha=0.7)
+            axis.plot(epochs, valid, marker=marker, color=f"C{index}", lw=1.4, label=name)
             late += [*history.loss[len(history.loss) // 15 :], *valid[len(valid) // 15 :]]
         finite = [value for value in late if np.isfinite(value)]
         if finite and max(finite) > min(finite):  # the first epochs would flatten all the rest
@@ -106,6 +110,7 @@ def learning_curves(curves: Mapping[str, Mapping[str, History]], title: str) -> 
             axis.set_ylim(min(finite) - margin, max(finite) + margin)
         axis.set_title(group, fontsize=9)
         axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_ylabel("loss, nats per datum")
         axis.legend(fontsize=7)
     figure.suptitle(f"{title} (dashed: training; solid: validation)", fontsize=11)

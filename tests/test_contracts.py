@@ -317,3 +317,41 @@ def test_an_autoencoder_is_map_with_a_proper_prior_and_maximum_likelihood_with_a
     proper = log_weights(Autoencoder(priors.StandardNormal(2), likelihood, network), x)[0]
     torch.testing.assert_close(flat, log_likelihood)
     torch.testing.assert_close(proper, log_likelihood + log_prior)
+
+
+class UsersStory(nn.Module):
+    """A story of a user's own, as Pyro's tutorials write it: nothing of ours in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.prior, self.decode, self.encode = UsersPrior(2), nn.Linear(2, 3), nn.Linear(3, 4)
+
+    def model(self, x):
+        pyro.module("users", self)
+        with pyro.plate("rows", len(x), dim=-1):
+            z = pyro.sample("code", self.prior())
+            pyro.sample("seen", dist.Normal(self.decode(z), 0.5).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module("users", self)
+        loc, log_scale = self.encode(x).chunk(2, -1)
+        with pyro.plate("rows", len(x), dim=-1):
+            pyro.sample("code", dist.Normal(loc, log_scale.exp()).to_event(1))
+
+
+def test_a_users_own_story_works_everywhere():
+    torch.manual_seed(0)
+    story, x = UsersStory(), torch.randn(40, 3)
+    before = [p.clone() for p in story.parameters()]
+    SVI(story.model, story.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(x)
+    assert all(moved(story, before))
+    before = [p.clone() for p in story.parameters()]
+    ppvae.fit(story, x, epochs=300, lr=1e-2, progress=False)
+    assert all(moved(story, before))
+    assert log_weights(story, x, particles=5).shape == (5, 40)
+    evidence = ppvae.inference.importance(story, x[:4], particles=2000)
+    naive = ppvae.inference.prior_sampling(story, x[:4], particles=20_000)
+    error = (evidence.standard_error**2 + naive.standard_error**2).sqrt()
+    assert evidence.pareto_k.max() < 0.7
+    assert ((evidence.estimate - naive.estimate).abs() < 4 * error).all()  # two ways to one figure
+    assert error.max() < 0.3
