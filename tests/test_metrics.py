@@ -2,7 +2,7 @@
 
 import torch
 
-from ppvae import metrics, networks
+from ppvae import metrics
 
 
 def test_reconstruction_error_is_per_datum_on_a_unit_scale():
@@ -47,12 +47,3 @@ def test_the_principal_plane_keeps_the_largest_axes_and_all_distances_of_flat_co
     flat = torch.randn(30, 2) @ torch.randn(2, 6)
     torch.testing.assert_close(torch.pdist(metrics.principal_plane(flat)), torch.pdist(flat), atol=1e-4, rtol=1e-4)
     assert metrics.principal_plane(torch.randn(4, 1)).shape == (4, 2)
-
-
-def test_a_network_acts_on_the_last_dimension():
-    network = networks.mlp(3, [7, 5], 2, activation=torch.nn.Tanh)
-    x = torch.randn(4, 6, 3)
-    torch.testing.assert_close(network(x)[2, 1], network(x[2, 1]))
-    assert [type(layer).__name__ for layer in network] == ["Linear", "Tanh", "Linear", "Tanh", "Linear"]
-    assert isinstance(networks.mlp(3, [], 2)[0], torch.nn.Linear)
-    assert len(networks.mlp(3, [], 2)) == 1
