@@ -8,6 +8,7 @@ import torch
 import ppvae
 from ppvae import data, lineup, metrics
 from ppvae.inference import elbo, importance, prior_sampling
+from ppvae.inference.comparison import group_results
 from ppvae.inference.programs import codes, reconstruct
 from ppvae.models import likelihoods, priors
 
@@ -34,6 +35,10 @@ def test_a_row_is_what_its_names_say():
     assert found.history.valid == history.valid
     assert torch.equal(found.result.evidence.estimate, importance(story, seen.test, 30, seed=3).estimate)
     assert torch.equal(found.result.naive.estimate, prior_sampling(story, seen.test, 30, seed=3).estimate)
+    (row,) = group_results([found.result])[0].rows
+    naive = found.result.naive.summary()
+    assert row.mean["naive_neg_log_p"] == -naive["log_p"]
+    assert row.mean["naive_monte_carlo_error"] == naive["monte_carlo_error"]
     measures = found.result.measures
     labelled = (codes(story, seen.train), seen.train_labels, codes(story, seen.test), seen.test_labels)
     assert measures["neighbour"] == metrics.neighbour_accuracy(*labelled)

@@ -22,6 +22,7 @@ COLUMNS = {
     "k_above": "share of test data with Pareto k-hat > 0.7: there the estimate is unreliable, likely too pessimistic",
     "behind_bound": "1 where that difference is one of bounds: k-hat is above 0.7 for over 5 % of either's data",
     "naive_neg_log_p": "the same estimate with draws from the prior, log 1/n sum p(x|z_i): what the guide buys",
+    "naive_monte_carlo_error": "Monte Carlo standard error of that estimate",
     "naive_k_above": "share of test data with k-hat > 0.7 for that estimate",
     "reconstruction": "squared error per datum, features on a scale from 0 to 1",
     "active_units": "latent dimensions with Var_x(E_q[z|x]) > 0.01",
@@ -125,7 +126,9 @@ def _pool(evidences: Sequence[Evidence]) -> Evidence:
 def _row(members: Sequence[Result], best_evidences: list[Evidence]) -> Row:
     per_seed = [_figures(member) for member in members]
     columns = per_seed[0].keys()
-    values = {column: torch.tensor([figures[column] for figures in per_seed]).double() for column in columns}
+    values = {
+        column: torch.tensor([figures[column] for figures in per_seed], dtype=torch.float64) for column in columns
+    }
     mean = {column: value.mean().item() for column, value in values.items()}
     spread = {c: value.std().item() if len(value) > 1 else math.nan for c, value in values.items()}
     evidences = [member.evidence for member in members if member.evidence]
@@ -163,6 +166,8 @@ def _figures(result: Result) -> dict[str, float]:
         figures["ess"] = float(summary["ess"])
         figures["k_above"] = float(summary["pareto_k_above_0.7"])
     if result.naive is not None:
-        figures["naive_neg_log_p"] = -float(result.naive.summary()["log_p"])
+        naive = result.naive.summary()
+        figures["naive_neg_log_p"] = -float(naive["log_p"])
+        figures["naive_monte_carlo_error"] = float(naive["monte_carlo_error"])
         figures["naive_k_above"] = result.naive.unreliable()
     return figures

@@ -171,15 +171,16 @@ def pareto_k(log_w: Tensor) -> Tensor:
     if tail_size < 5:
         return torch.full_like(log_w[0], torch.nan)
     log_w = log_w.double() - log_w.max(dim=0).values
-    largest = torch.topk(log_w, tail_size + 1, dim=0).values.exp()  # the last one is the cut-off
+    log_largest = torch.topk(log_w, tail_size + 1, dim=0).values  # the last one is the cut-off
+    largest = log_largest.exp()
     tail = (largest[:-1] - largest[-1]).flip(0)  # (tail, batch), ascending exceedances
     k = _fit_generalised_pareto(tail)
     constant = log_w.min(dim=0).values > -1e-3
     flat_tail = tail[-1] <= 1e-12  # the largest weights are all equal: bounded
     # Weights of few values (a discrete latent) tie at the cut-off, where no curve can be fitted: the tail is bounded
     # when its largest value came up again and again, and cannot be judged otherwise.
-    ties = tail[tail_size // 4] <= 1e-12
-    repeated = (largest == largest[0]).sum(dim=0) >= 5
+    ties = log_largest[tail_size - 1 - tail_size // 4] == log_largest[-1]
+    repeated = (log_largest == log_largest[0]).sum(dim=0) >= 5
     k = torch.where(ties, torch.where(repeated, -torch.inf, torch.inf), k)
     return torch.where(constant | flat_tail, -torch.inf, k)
 

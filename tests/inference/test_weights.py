@@ -274,3 +274,11 @@ def test_pareto_k_of_weights_of_two_values():
     rare = torch.full((1000, 1), -9.0)
     rare[:2] = 0.0
     assert pareto_k(rare).item() == torch.inf
+
+
+def test_pareto_k_of_one_weight_that_dwarfs_the_rest_is_large_and_no_tie():
+    """Small weights that differ are a tail, however small they are beside the largest."""
+    log_w = 20 * torch.randn(1000, 3).double()
+    k = pareto_k(log_w)
+    assert k.isfinite().all()
+    assert (k > 0.7).all()
