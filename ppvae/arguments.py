@@ -128,9 +128,8 @@ def _qualified(option: str, name: str) -> str:
 
 
 def names(module: ModuleType) -> list[str]:
-    """The parts that a module defines."""
-    classes = inspect.getmembers(module, inspect.isclass)
-    return [name for name, part in classes if part.__module__ == module.__name__ and issubclass(part, nn.Module)]
+    """The parts that a module offers."""
+    return list(module.__all__)
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

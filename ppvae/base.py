@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor
+from torch import Tensor, nn
 
 Distribution: TypeAlias = TorchDistributionMixin
 """Any of Pyro's distributions."""
@@ -26,7 +26,8 @@ class Prior(Protocol):
 class Likelihood(Protocol):
     """p(x | z): z `(..., latent)` to a distribution of batch_shape `(...)` and event_shape `(features,)`.
 
-    An attribute `outputs` says how many network outputs it takes per observed element (1 where there is none).
+    An attribute `outputs` says how many network outputs it takes per observed element (1 where there is none). They
+    lie side by side: first one for every element, then the next for every element.
     """
 
     def __call__(self, z: Tensor, /) -> Distribution: ...
@@ -35,10 +36,23 @@ class Likelihood(Protocol):
 class Encoder(Protocol):
     """q(z | x): x `(..., features)` to a distribution of batch_shape `(...)` and event_shape `(latent,)`.
 
-    An attribute `outputs` says how many network outputs it takes per latent element (1 where there is none).
+    An attribute `outputs` says how many network outputs it takes per latent element (1 where there is none); a method
+    `outputs(latent)` says how many in all.
     """
 
     def __call__(self, x: Tensor, /) -> Distribution: ...
+
+
+class Architecture(Protocol):
+    """A family of networks: what its members need beyond sizes are its own fields."""
+
+    def encoder(self, shape: Sequence[int], outputs: int) -> nn.Module:
+        """A network from data, `(..., features)` with features = prod(shape), to `(..., outputs)`."""
+        ...
+
+    def decoder(self, inputs: int, shape: Sequence[int], outputs: int) -> nn.Module:
+        """A network from codes, `(..., inputs)`, to `(..., outputs * features)`, the outputs side by side."""
+        ...
 
 
 @runtime_checkable

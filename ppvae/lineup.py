@@ -68,9 +68,9 @@ def vae(prior: Callable[[int], nn.Module], likelihood: Callable[[nn.Module], Any
             prior,
             likelihood,
             guides.DiagonalNormal,
-            features=seen.features,
+            shape=seen.shape,
             latent=latent,
-            hidden=HIDDEN,
+            network=networks.MLP(HIDDEN),
             input_scale=seen.input_scale,
         )
 

@@ -1,7 +1,12 @@
-"""Networks act on the trailing dimension and leave any leading dimensions alone."""
+"""Networks act on the trailing dimension and leave any leading dimensions alone.
+
+A family of networks makes an encoder's and a decoder's from the sizes alone (`base.Architecture`).
+"""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +33,26 @@ def mlp(
     for size_in, size_out in pairwise(sizes):
         layers += [nn.Linear(size_in, size_out), activation()]
     return nn.Sequential(*layers[:-1])
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Multilayer perceptrons: the encoder's hidden layers, and the decoder's in reverse.
+
+    Args:
+        hidden: size of each hidden layer of the encoder.
+
+    >>> MLP([200, 100]).decoder(2, shape=(1, 8, 8), outputs=1)(torch.zeros(5, 2)).shape
+    torch.Size([5, 64])
+    """
+
+    hidden: Sequence[int] = (200,)
+
+    def encoder(self, shape: Sequence[int], outputs: int) -> nn.Module:
+        return mlp(prod(shape), self.hidden, outputs)
+
+    def decoder(self, inputs: int, shape: Sequence[int], outputs: int) -> nn.Module:
+        return mlp(inputs, self.hidden[::-1], outputs * prod(shape))
 
 
 class Scale(nn.Module):

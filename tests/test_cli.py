@@ -18,7 +18,7 @@ import yaml
 from safetensors.torch import load_file
 
 import ppvae
-from ppvae import cli, data, lineup
+from ppvae import cli, data, lineup, networks
 from ppvae.inference import elbo, iwae, log_weights
 from ppvae.lineup import Contender, autoencoder, vae
 from ppvae.models import assemble, guides, likelihoods, priors
@@ -209,9 +209,9 @@ def test_the_command_line_fits_what_python_fits(ppvae_says):
         partial(priors.GaussianMixture, components=7),
         partial(likelihoods.Binomial, total_count=16),
         guides.DiagonalNormal,
-        features=64,
+        shape=(64,),
         latent=2,
-        hidden=[4],
+        network=networks.MLP([4]),
         input_scale=1 / 16,
     )
     objective = partial(iwae, particles=5)
@@ -232,7 +232,12 @@ def test_dynamic_binarisation_is_drawn_in_training_as_in_python(ppvae_says):
     digits = data.load("digits", binarisation="dynamic")
     torch.manual_seed(0)
     story = assemble(
-        priors.StandardNormal, likelihoods.Bernoulli, guides.DiagonalNormal, features=64, latent=2, hidden=[4]
+        priors.StandardNormal,
+        likelihoods.Bernoulli,
+        guides.DiagonalNormal,
+        shape=(64,),
+        latent=2,
+        network=networks.MLP([4]),
     )
     ppvae.fit(story, digits.train, objective=elbo, epochs=2, valid=digits.valid, transform=digits.resample)
     fitted = weights("RUN")

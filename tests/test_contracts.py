@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from cases import ENCODERS, LIKELIHOODS, PARTS, PRIORS, data_of, story_of
 from pyro.infer import SVI, Trace_ELBO
 from torch import nn
 
@@ -16,70 +17,34 @@ from ppvae import networks
 from ppvae.inference import elbo, iwae, log_weights
 from ppvae.models import Autoencoder, assemble, guides, likelihoods, priors
 
-PRIORS = {
-    "StandardNormal": priors.StandardNormal,
-    "GaussianMixture": partial(priors.GaussianMixture, components=3),
-}
-LIKELIHOODS = {  # and data that each can score
-    "Bernoulli": (likelihoods.Bernoulli, lambda: torch.bernoulli(torch.full((6, 2), 0.5))),
-    "Binomial": (partial(likelihoods.Binomial, total_count=4), lambda: torch.randint(0, 5, (6, 2)).float()),
-    "Normal": (likelihoods.Normal, lambda: torch.randn(6, 2)),
-    "Normal learned": (partial(likelihoods.Normal, learned=True), lambda: torch.randn(6, 2)),
-}
-ENCODERS = {"DiagonalNormal": guides.DiagonalNormal, "PointMass": guides.PointMass}
-
-
-def known_parts(module):
-    return {
-        name
-        for name, part in vars(module).items()
-        if isinstance(part, type) and issubclass(part, nn.Module) and part.__module__ == module.__name__
-    }
-
 
 def test_no_part_is_left_out():
-    assert known_parts(priors) == {*PRIORS, "Flat"}
-    assert known_parts(likelihoods) == {name.split()[0] for name in LIKELIHOODS}
-    assert known_parts(guides) == set(ENCODERS)
+    assert set(priors.__all__) == {*(name.split()[0] for name in PRIORS), "Flat"}
+    assert set(likelihoods.__all__) == {name.split()[0] for name in LIKELIHOODS}
+    assert set(guides.__all__) == {name.split()[0] for name in ENCODERS}
 
 
-def story_of(prior="StandardNormal", likelihood="Normal", encoder="DiagonalNormal"):
-    torch.manual_seed(0)
-    parts = (PRIORS[prior], LIKELIHOODS[likelihood][0], ENCODERS[encoder])
-    return assemble(*parts, features=2, latent=2, hidden=[8])
-
-
-STORIES = [
-    *({"prior": name} for name in PRIORS),
-    *({"likelihood": name} for name in LIKELIHOODS),
-    *({"encoder": name} for name in ENCODERS),
-]
-
-
-@pytest.mark.parametrize("parts", STORIES, ids=str)
+@pytest.mark.parametrize("parts", PARTS, ids=lambda parts: " ".join(parts.values()))
 class TestStories:
-    def data(self, parts):
-        return LIKELIHOODS[parts.get("likelihood", "Normal")][1]()
-
     def test_log_weights_have_one_value_per_particle_and_datum(self, parts):
-        log_w = log_weights(story_of(**parts), self.data(parts), particles=3)
+        log_w = log_weights(story_of(**parts), data_of(**parts), particles=3)
         assert log_w.shape == (3, 6)
         assert log_w.isfinite().all()
 
     @pytest.mark.parametrize("objective", [elbo, partial(iwae, particles=3)])
     def test_the_gradient_reaches_every_parameter(self, parts, objective):
         story = story_of(**parts)
-        objective(story, self.data(parts)).backward()
+        objective(story, data_of(**parts)).backward()
         for name, parameter in story.named_parameters():
             assert not parameter.requires_grad or parameter.grad.abs().sum() > 0, name
 
     def test_fit_lowers_the_loss(self, parts):
-        history = ppvae.fit(story_of(**parts), self.data(parts), epochs=40, lr=1e-2, progress=False)
+        history = ppvae.fit(story_of(**parts), data_of(**parts), epochs=40, lr=1e-2, progress=False)
         assert history.loss[-1] < history.loss[0]
 
     def test_plain_svi_trains_every_parameter(self, parts):
         """With Pyro's own tools, never a silent no-op."""
-        story, x = story_of(**parts), self.data(parts)
+        story, x = story_of(**parts), data_of(**parts)
         before = {name: parameter.clone() for name, parameter in story.named_parameters()}
         svi = SVI(story.model, story.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
         losses = [svi.step(x) for _ in range(60)]
@@ -88,7 +53,7 @@ class TestStories:
         assert sum(losses[-10:]) < sum(losses[:10])
 
     def test_save_and_load(self, parts, tmp_path):
-        story, x = story_of(**parts), self.data(parts)
+        story, x = story_of(**parts), data_of(**parts)
         ppvae.fit(story, x, epochs=2, progress=False)
         torch.save(story.state_dict(), tmp_path / "weights.pt")
         again = story_of(**parts)
@@ -99,96 +64,11 @@ class TestStories:
         assert torch.equal(log_weights(again, x), expected)
 
     def test_float64_all_the_way(self, parts):
-        assert log_weights(story_of(**parts).double(), self.data(parts).double()).dtype == torch.float64
+        assert log_weights(story_of(**parts).double(), data_of(**parts).double()).dtype == torch.float64
 
     def test_generation_is_the_model_without_its_observation(self, parts):
         draws = pyro.poutine.uncondition(story_of(**parts).model)(torch.empty(9, 2))
         assert draws.shape == (9, 2)
-
-
-@pytest.mark.parametrize("make", PRIORS.values(), ids=PRIORS)
-class TestPriors:
-    def test_shapes(self, make):
-        prior = make(5)()
-        assert (prior.batch_shape, prior.event_shape) == ((), (5,))
-        assert prior.log_prob(torch.zeros(4, 3, 5)).shape == (4, 3)
-
-    def test_the_density_integrates_to_one(self, make):
-        axis = torch.linspace(-9, 9, 401, dtype=torch.float64)
-        grid = torch.cartesian_prod(axis, axis)
-        total = make(2).double()().log_prob(grid).exp().sum() * (axis[1] - axis[0]) ** 2
-        assert total.item() == pytest.approx(1, abs=1e-6)
-
-    def test_samples_match_the_density(self, make):
-        prior = make(2).double()()
-        axis = torch.linspace(-9, 9, 401, dtype=torch.float64)
-        grid = torch.cartesian_prod(axis, axis)
-        mass = prior.log_prob(grid).exp() * (axis[1] - axis[0]) ** 2
-        draws = prior.sample((20_000,))
-        for power in (1, 2):
-            expected = (mass.unsqueeze(-1) * grid**power).sum(0)
-            error = (draws**power).std(0) / math.sqrt(len(draws))
-            assert ((draws**power).mean(0) - expected).abs().max() < 4 * error.max()
-
-    def test_bad_sizes_are_refused(self, make):
-        with pytest.raises(ValueError, match="latent should be at least 1, got 0"):
-            make(0)
-
-
-@pytest.mark.parametrize("name", LIKELIHOODS)
-class TestLikelihoods:
-    def make(self, name):
-        torch.manual_seed(0)
-        build = LIKELIHOODS[name][0]
-        return build(networks.mlp(3, [4], 2 * build(nn.Identity()).outputs)).double()
-
-    @pytest.mark.parametrize("leading", [(), (5,), (4, 5)])
-    def test_any_leading_dimensions(self, name, leading):
-        likelihood = self.make(name)(torch.randn(*leading, 3).double())
-        assert (likelihood.batch_shape, likelihood.event_shape) == (leading, (2,))
-
-    def points(self, name):
-        """All values of one element, or a fine grid of them, and the width of a cell."""
-        if name.startswith("Normal"):
-            axis = torch.linspace(-6, 6, 601, dtype=torch.float64)
-            return axis, axis[1] - axis[0]
-        return torch.arange({"Bernoulli": 2, "Binomial": 5}[name]).double(), 1.0
-
-    def test_the_density_sums_to_one(self, name):
-        axis, width = self.points(name)
-        likelihood = self.make(name)(torch.randn(3).double())
-        mass = likelihood.log_prob(torch.cartesian_prod(axis, axis)).exp() * width**2
-        assert mass.sum().item() == pytest.approx(1, abs=1e-6)
-
-    def test_samples_and_mean_match_the_density(self, name):
-        axis, width = self.points(name)
-        likelihood = self.make(name)(torch.randn(3).double())
-        grid = torch.cartesian_prod(axis, axis)
-        mass = likelihood.log_prob(grid).exp().unsqueeze(-1) * width**2
-        torch.testing.assert_close((mass * grid).sum(0), likelihood.mean, atol=1e-6, rtol=0)
-        draws = likelihood.sample((20_000,))
-        for power in (1, 2):
-            error = (draws**power).std(0) / math.sqrt(len(draws))
-            difference = (draws**power).mean(0) - (mass * grid**power).sum(0)
-            assert (difference.abs() < 4 * error).all()
-
-
-@pytest.mark.parametrize("name", ENCODERS)
-@pytest.mark.parametrize("leading", [(), (5,), (4, 5)])
-def test_encoders_take_any_leading_dimensions(name, leading):
-    build = ENCODERS[name]
-    encoder = build(networks.mlp(3, [4], 2 * build(nn.Identity()).outputs))(torch.randn(*leading, 3))
-    assert (encoder.batch_shape, encoder.event_shape) == (leading, (2,))
-    assert encoder.has_rsample
-    assert encoder.rsample().requires_grad
-
-
-def test_a_diagonal_normal_encoder_is_what_its_network_says():
-    network = nn.Identity()
-    q = guides.DiagonalNormal(network)(torch.tensor([[1.0, 2.0, 0.0, math.log(3)]]))
-    z = torch.tensor([[0.5, 4.0]])
-    expected = dist.Normal(1.0, 1.0).log_prob(z[:, 0]) + dist.Normal(2.0, 3.0).log_prob(z[:, 1])
-    torch.testing.assert_close(q.log_prob(z), expected)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +100,9 @@ class UsersPrior(nn.Module):
 
 def test_a_users_own_prior_works_everywhere():
     torch.manual_seed(0)
-    story = assemble(UsersPrior, likelihoods.Normal, guides.DiagonalNormal, features=2, latent=2, hidden=[8])
+    story = assemble(
+        UsersPrior, likelihoods.Normal, guides.DiagonalNormal, shape=(2,), latent=2, network=networks.MLP([8])
+    )
     x = 2 + torch.randn(50, 2)
     ppvae.fit(story, x, epochs=5, lr=1e-2, progress=False)
     assert (story.prior.loc != 1).all()

@@ -170,7 +170,7 @@ def test_binarisation_is_fresh_at_every_pass():
         seen.append(batch[0])
         return elbo(story, batch)
 
-    story = assemble(priors.StandardNormal, likelihoods.Bernoulli, guides.DiagonalNormal, features=64, latent=2)
+    story = assemble(priors.StandardNormal, likelihoods.Bernoulli, guides.DiagonalNormal, shape=(64,), latent=2)
     fit(story, grey.train[:10], objective=objective, transform=grey.resample, epochs=2, batch_size=10)
     assert all(set(batch.unique().tolist()) == {0.0, 1.0} for batch in seen)
     assert seen[0].sum() != seen[1].sum()
@@ -254,7 +254,9 @@ def test_a_parameter_that_no_fit_would_move_is_refused():
 )
 def test_data_that_the_story_cannot_score_are_refused(likelihood, x, words):
     torch.manual_seed(0)
-    story = assemble(priors.StandardNormal, likelihood, guides.DiagonalNormal, features=5, latent=2, hidden=[4])
+    story = assemble(
+        priors.StandardNormal, likelihood, guides.DiagonalNormal, shape=(5,), latent=2, network=networks.MLP([4])
+    )
     before = fingerprint(story)
     with pytest.raises(ValueError, match=words):
         fit(story, x)

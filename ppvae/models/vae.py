@@ -1,12 +1,8 @@
 """The variational autoencoder: one latent vector per datum."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
-
 import pyro
 from torch import Tensor, nn
 
-from ppvae import networks
 from ppvae.base import Encoder, Likelihood, Prior
 from ppvae.models.registration import register
 
@@ -46,41 +42,3 @@ class VAE(nn.Module):
         register(self)
         with pyro.plate("data", len(x), dim=-1):
             return pyro.sample("z", self.encoder(x))
-
-
-def assemble(
-    prior: Callable[[int], Any],
-    likelihood: Callable[[nn.Module], Any],
-    encoder: Callable[[nn.Module], Any],
-    *,
-    features: int,
-    latent: int,
-    hidden: Sequence[int] = (200,),
-    input_scale: float = 1.0,
-) -> VAE:
-    """A VAE whose networks are sized from the data and the latent size alone.
-
-    Args:
-        prior: called with the latent size.
-        likelihood: called with a network from `latent` to `features` times its `outputs`.
-        encoder: called with a network from `features` to `latent` times its `outputs`.
-        features: size of a datum.
-        latent: size of its code.
-        hidden: layers of the encoder's network; the decoder has them in reverse.
-        input_scale: what the encoder's network multiplies x by (`Observation.input_scale`).
-
-    >>> from ppvae.models import guides, likelihoods, priors
-    >>> story = assemble(priors.StandardNormal, likelihoods.Bernoulli, guides.DiagonalNormal, features=64, latent=2)
-    >>> story.encoder.network[-1].out_features
-    4
-    """
-    decoder = networks.mlp(latent, hidden[::-1], features * _outputs(likelihood))
-    network = networks.mlp(features, hidden, latent * _outputs(encoder))
-    if input_scale != 1:
-        network = nn.Sequential(networks.Scale(input_scale), *network)
-    return VAE(prior(latent), likelihood(decoder), encoder(network))
-
-
-def _outputs(part: Callable[[nn.Module], Any]) -> int:
-    """Network outputs per element: a part knows what it needs once it has its arguments."""
-    return getattr(part(nn.Identity()), "outputs", 1)

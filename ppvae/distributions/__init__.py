@@ -1,0 +1,1 @@
+"""Distributions that neither Pyro nor PyTorch has. Import each from its own file."""

@@ -1,0 +1,28 @@
+"""The encoder of a single value."""
+
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+from ppvae.base import Distribution
+
+
+class PointMass(nn.Module):
+    """q(z | x) = delta(z - network(x)), a point mass.
+
+    The ELBO is then log p(x, z) at z = network(x): MAP inference.
+
+    Args:
+        network: `(..., features)` to `(..., latent)`.
+
+    >>> PointMass(torch.nn.Linear(3, 2))(torch.zeros(5, 3)).event_shape
+    torch.Size([2])
+    """
+
+    outputs = 1
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Distribution:
+        return dist.Delta(self.network(x), event_dim=1)
