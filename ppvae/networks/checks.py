@@ -1,0 +1,34 @@
+"""Arguments of networks, checked."""
+
+from collections.abc import Iterable, Sequence
+
+
+def at_least_one(**sizes: int | Sequence[int]) -> None:
+    """Every size, and every one of a list of sizes, is at least 1."""
+    for name, size in sizes.items():
+        if isinstance(size, int):
+            if size < 1:
+                raise ValueError(f"{name} should be at least 1, got {size}")
+        elif any(one < 1 for one in size):
+            raise ValueError(f"every one of {name} should be at least 1, got {list(size)}")
+
+
+def known(name: str, value: str, names: Iterable[str]) -> None:
+    if value not in names:
+        raise ValueError(f"{name} should be one of {', '.join(names)}, got {value}")
+
+
+def sequence_shape(shape: Sequence[int], family: str, least: int = 1) -> tuple[int, int]:
+    """(steps, features), or a refusal that says so."""
+    if len(shape) != 2 or shape[0] < least or shape[1] < 1:
+        rule = f"{family} takes data of shape (steps, features)"
+        raise ValueError(f"{rule}{f' with steps at least {least}' if least > 1 else ''}, got {tuple(shape)}")
+    return shape[0], shape[1]
+
+
+def image_shape(shape: Sequence[int], family: str) -> tuple[int, int, int]:
+    """(channels, height, width), or a refusal that says so."""
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        rule = f"{family} takes data of shape (height, width) or (channels, height, width)"
+        raise ValueError(f"{rule}, got {tuple(shape)}")
+    return (shape[0] if len(shape) == 3 else 1), shape[-2], shape[-1]
