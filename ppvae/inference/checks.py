@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pyro
 import torch
@@ -10,7 +11,16 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from ppvae.base import Story
-from ppvae.inference.programs import Site, check_plate, evaluating, latent_sites, networks_of, run, sample_sites
+from ppvae.inference.programs import (
+    Site,
+    as_seen,
+    check_plate,
+    evaluating,
+    latent_sites,
+    networks_of,
+    run,
+    sample_sites,
+)
 
 REMEDIES = {
     type(constraints.boolean): "binarise the data (binarisation threshold, static or dynamic), or use a likelihood "
@@ -34,6 +44,7 @@ def check_data(story: Story, batch: tuple[Tensor, ...], rows: int = 1024) -> Non
         ValueError: values that are not finite, or outside the support of the site that observes them; a shape or
             dtype that the programs do not take; a guide that cannot be run on one datum alone.
     """
+    batch = as_seen(story, batch)  # what stands where a value is missing may be anything
     for part in batch:
         strange = (~torch.isfinite(part)).nonzero()
         if len(strange):
@@ -91,17 +102,26 @@ def _check_support(site: Site, start: int) -> None:
     inside = support.check(value)
     if inside.all():
         return
-    remedy = REMEDIES.get(type(support), "rescale the data, or use a likelihood with a wider support")
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint  # of a mixture, or of what is observed of the data
     name = _family(site["fn"])
+    remedy = _remedy(support)
     if inside.numel() % value.numel():  # a constraint on rows, not on elements
         raise ValueError(f"site '{site['name']}' observes rows in the support of {name}, {support}: {remedy}")
     inside = inside.reshape(-1, *value.shape).all(dim=0)  # bounds may have the particles' dimension
     place = (~inside).nonzero()[0].tolist()
     row = place[value.dim() - site["fn"].event_dim - 1]
+    if hasattr(support, "columns"):  # one for every column
+        support, name = support.columns[place[-1]], f"column {place[-1]}"
+        remedy = _remedy(support)
     raise ValueError(
         f"site '{site['name']}' observes values in the support of {name}, {_describe(support)}; got "
         f"{value[tuple(place)].item():g} in row {start + row}: {remedy}"
     )
+
+
+def _remedy(support: Any) -> str:
+    return REMEDIES.get(type(support), "rescale the data, or use a likelihood with a wider support")
 
 
 def _family(fn: object) -> str:
@@ -116,6 +136,8 @@ def _describe(support: object) -> str:
     if isinstance(support, type(constraints.integer_interval(0, 1))):
         top = torch.as_tensor(support.upper_bound).max().item()
         return f"{{0, ..., {top:g}}}"
+    if support is constraints.nonnegative_integer:
+        return "{0, 1, ...}"
     return str(support)
 
 

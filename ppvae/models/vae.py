@@ -4,11 +4,17 @@ import pyro
 from torch import Tensor, nn
 
 from ppvae.base import Encoder, Likelihood, Prior
+from ppvae.models import missing
 from ppvae.models.registration import register
 
 
 class VAE(nn.Module):
     """z ~ p(z), x ~ p(x | z), with the guide z ~ q(z | x). Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
+
+    A batch is `x`, or `(x, mask)` where values are missing: p(x | z) then scores what is observed, the guide sees zeros
+    elsewhere, and every figure is of log p(x_observed). What x holds elsewhere, nan too, never matters
+    (`models.missing`). It is `(x, mask, library)` where the likelihood takes a library size; a mask of ones where
+    nothing is missing.
 
     Args:
         prior: p(z), event_shape `(latent,)`.
@@ -32,13 +38,37 @@ class VAE(nn.Module):
         self.likelihood = likelihood
         self.encoder = encoder
 
-    def model(self, x: Tensor) -> Tensor:  # x: (batch, features)
+    def model(self, x: Tensor, mask: Tensor | None = None, library: Tensor | None = None) -> Tensor:
         register(self)
+        x, *given = self.seen(x, mask, library)  # (batch, features)
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", self.prior())  # (batch, latent)
-            return pyro.sample("x", self.likelihood(z), obs=x)
+            p = self.likelihood(z, *given[1:])
+            return pyro.sample("x", missing.observed(p, given[0]) if given else p, obs=x)
 
-    def guide(self, x: Tensor) -> Tensor:
+    def guide(self, x: Tensor, mask: Tensor | None = None, library: Tensor | None = None) -> Tensor:
         register(self)
+        x, *_ = self.seen(x, mask, library)
         with pyro.plate("data", len(x), dim=-1):
             return pyro.sample("z", self.encoder(x))
+
+    def seen(self, x: Tensor, mask: Tensor | None = None, library: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The batch as the programs see it: zeros where x is missing, a mask of booleans, a library `(batch, 1)`.
+
+        Two batches that differ only in what stands where x is missing are the same one here.
+
+        Raises:
+            ValueError: a mask of another shape than x; a library without a mask, or that the likelihood does not take.
+        """
+        takes = bool(getattr(self.likelihood, "library", False))
+        if takes != (library is not None):
+            rule = (
+                "takes the library size of every row" if takes else "takes no library size (library=True asks for it)"
+            )
+            raise ValueError(
+                f"{type(self.likelihood).__name__} {rule}: a batch should be (x, mask{', library' * takes})"
+            )
+        if mask is None:
+            return (x,)
+        batch = (missing.zeros_where_missing(x, mask), mask.bool())
+        return batch if library is None else (*batch, library.reshape(len(x), 1).to(x))

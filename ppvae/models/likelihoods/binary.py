@@ -27,3 +27,7 @@ class Bernoulli(nn.Module):
 
     def forward(self, z: Tensor) -> Distribution:
         return dist.Bernoulli(logits=self.network(z)).to_event(1)
+
+    def output_bias(self, x: Tensor) -> Tensor:
+        """The logits of the mean of x, kept 0.001 away from 0 and 1."""
+        return x.mean(0).clamp(1e-3, 1 - 1e-3).logit()
