@@ -8,25 +8,34 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 from torch import nn
 
-from ppvae import data, train
-from ppvae.models import guides, likelihoods, priors
+from ppvae import data, networks, train
+from ppvae.base import Architecture
+from ppvae.inference import objectives
+from ppvae.models import guides, likelihoods, priors, stories
+from ppvae.models.sizes import LINKED
 
 PARTS: dict[str, ModuleType] = {"prior": priors, "likelihood": likelihoods, "encoder": guides}
-OBJECTIVES = ("elbo", "iwae")
+SWAPPED = PARTS | {"story": stories, "network": networks}
+OBJECTIVES = tuple(objectives.__all__)
+MEANING = {  # of each part, its default, and where it is found
+    "prior": ("p(z)", "StandardNormal"),
+    "likelihood": ("p(x|z)", "the data's own"),
+    "encoder": ("q(z|x)", "DiagonalNormal"),
+    "story": ("how the parts make a story", "vae"),
+}
+SKIPPED = (*PARTS, "sizes")  # what a story is given, beside the sizes that follow from the data and the code
 PLAINER = {  # what jsonargparse says: what we say
-    r"Type \S*Callable\[.*?\] expects a function or a callable class: ": "",
-    r"\.* Got value: Namespace\(.*$": "",
+    r"- Expected a path but \S+ either not accessible or invalid - ": "",
     r"\.* Got value: (.*?)\.*$": r", got \1",
     r"Parser key \"([\w.]+)\": ": r"--\1: ",
     r"^--(\w+): --(\w+): ": r"--\1.\2: ",
     r": Expected a typing.Literal\[(.*)\]": r" should be one of \1",
-    r": Expected a <class 'list'>": " should be a list in brackets, such as [200, 100]",
     r": Expected a <class '(\w+)'>": r" should be \1",
     r"<class '(\w+)'>": r"\1",
     r"required: (?:fit|compare)\.out$": "required: --out",
@@ -42,24 +51,25 @@ def fit_parser() -> ArgumentParser:
     parser.add_argument("--data", type=str, default="digits", help="a known name, or a .npy, .npz, .csv or folder")
     parser.add_function_arguments(data.load, skip={"name", "seed"})
     parser.add_argument("--latent", type=int, default=8, help="number of latent dimensions")
-    parser.add_argument("--hidden", type=list[int], default=[200], help="encoder's layers; the decoder's in reverse")
+    parser.add_argument("--output_bias", type=bool, default=False, help="start the decoder at the mean of the data")
+    for option, (meaning, default) in MEANING.items():
+        module = SWAPPED[option]
+        parser.add_subclass_arguments(
+            nn.Module,
+            option,
+            as_group=False,
+            skip={*LINKED, *SKIPPED},
+            instantiate=False,
+            required=False,
+            help=f"{meaning}, {default} unless named: {', '.join(names(module))}, or an import path",
+            default={"class_path": f"{module.__name__}.{default}"} if default in names(module) else None,
+        )
+    families = ", ".join(names(networks))
     parser.add_argument(
-        "--prior",
-        type=Callable[[int], nn.Module],
-        default={"class_path": "ppvae.models.priors.StandardNormal"},
-        help=f"p(z), StandardNormal unless named: {', '.join(names(priors))}, or an import path",
-    )
-    parser.add_argument(
-        "--likelihood",
-        type=Callable[[nn.Module], nn.Module],
-        default=None,
-        help=f"p(x|z), the data's own unless named: {', '.join(names(likelihoods))}, or an import path",
-    )
-    parser.add_argument(
-        "--encoder",
-        type=Callable[[nn.Module], nn.Module],
-        default={"class_path": "ppvae.models.guides.DiagonalNormal"},
-        help=f"q(z|x), DiagonalNormal unless named: {', '.join(names(guides))}, or an import path",
+        "--network",
+        type=Architecture,
+        default={"class_path": "ppvae.networks.MLP"},
+        help=f"the family of every network, MLP unless named: {families}, or an import path",
     )
     parser.add_argument("--objective", type=str, default="elbo", help=f"{', '.join(OBJECTIVES)}, or an import path")
     parser.add_argument("--objective_args", type=dict[str, Any], default={}, help="such as --objective.particles 20")
@@ -71,7 +81,7 @@ class PartsInBrief(DefaultHelpFormatter):
     """Help that says of a part how to learn more, instead of its type and every torch module of that type."""
 
     def _get_help_string(self, action: Any) -> str:
-        if action.dest in PARTS:
+        if action.dest in SWAPPED:
             return f"{action.help}; --{action.dest}.help NAME lists its arguments"
         return super()._get_help_string(action)
 
@@ -84,7 +94,7 @@ def qualify(arguments: Sequence[str]) -> list[str]:
         option = word.removeprefix("--")
         if word.startswith("--objective."):
             words[index] = word.replace("--objective.", "--objective_args.", 1)
-        elif word.startswith("--") and option in PARTS and following:
+        elif word.startswith("--") and option in SWAPPED and following:
             words[index + 1] = _qualified(option, following)
         elif word == "--config" and following:
             words[index + 1] = yaml.safe_dump(read_config(Path(following)))
@@ -92,7 +102,7 @@ def qualify(arguments: Sequence[str]) -> list[str]:
 
 
 def _equals_apart(argument: str) -> list[str]:
-    return argument.split("=", 1) if re.match(rf"--({'|'.join(PARTS)}|config)=", argument) else [argument]
+    return argument.split("=", 1) if re.match(rf"--({'|'.join(SWAPPED)}|config)=", argument) else [argument]
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -105,7 +115,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} should be a YAML file of options: {one_line(error)}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} should hold options as `name: value` lines")
-    for option in PARTS.keys() & config.keys():
+    for option in SWAPPED.keys() & config.keys():
         part = config[option]
         if isinstance(part, str):
             config[option] = {"class_path": _qualified(option, part)}
@@ -121,19 +131,26 @@ def _qualified(option: str, name: str) -> str:
     if "." in name:
         imported(option, name)
         return name
-    module = PARTS[option]
+    module = SWAPPED[option]
     if name in names(module):
         return f"{module.__name__}.{name}"
-    raise ValueError(f"unknown {option} '{name}': it should be {nearest(name, names(module))}, or an import path")
+    raise ValueError(f"unknown {option} '{name}': it should be one of {nearest(name, names(module))}, or an import path")
 
 
 def names(module: ModuleType) -> list[str]:
-    """The parts that a module offers."""
+    """The parts, stories or families of networks that a module offers."""
+    if module is stories:
+        functions = inspect.getmembers(stories, inspect.isfunction)
+        return [name for name, make in functions if name[0] != "_" and "sizes" in inspect.signature(make).parameters]
+    if module is networks:
+        return [name for name, family in inspect.getmembers(networks, inspect.isclass) if hasattr(family, "decoder")]
     return list(module.__all__)
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    return " or ".join(get_close_matches(name, known, n=len(known), cutoff=0.0))
+    """The known names, the most similar one first."""
+    folded = {word.lower(): word for word in known}
+    return ", ".join(folded[word] for word in get_close_matches(name.lower(), folded, n=len(folded), cutoff=0.0))
 
 
 def imported(option: str, path: str) -> Any:
@@ -145,13 +162,15 @@ def imported(option: str, path: str) -> Any:
         raise ValueError(f"{option} '{path}' should be importable, but: {one_line(error)}") from error
 
 
-def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+def parameters(function: Callable[..., Any], without: Sequence[str] = ()) -> list[inspect.Parameter]:
+    """What a function or a class takes by name, beyond what it is given anyway."""
     parameters = inspect.signature(function, eval_str=True).parameters.values()
-    return [p for p in parameters if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
+    return [p for p in parameters if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD} and p.name not in without]
 
 
 def listed(parameters: Sequence[inspect.Parameter]) -> str:
-    return ", ".join(parameter.name for parameter in parameters) or "no arguments"
+    words = [p.name if p.annotation is p.empty else f"{p.name} ({type_name(p)})" for p in parameters]
+    return ", ".join(words) or "no arguments"
 
 
 def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
@@ -165,15 +184,40 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
 def plain(error: ArgumentError) -> str:
     """What is wrong, in one line, without the parser's own types."""
     text = one_line(error)
-    refused = re.search(r"key \"(\w+)\".*Option '(\S+)' is not accepted.*class_path='([\w.]+)'", text)
-    if refused:
-        option, argument, path = refused.groups()
-        if path == "torch.nn.Module":
-            return f"--{option}.{argument} needs --{option} NAME beside it"
-        return f"--{option} {path} takes {listed(parameters(imported(option, path))[1:])}, got {argument}"
+    part = re.search(r"key \"(?:\w+\.)?(\w+)\":.*?class_path '([\w.]+)': (.*)", text)
+    if part:
+        return _plain_part(*part.groups())
     for theirs, ours in PLAINER.items():
         text = re.sub(theirs, ours, text)
     return text
+
+
+def _plain_part(option: str, path: str, said: str) -> str:
+    """What is wrong with a part's argument: the part, the argument and its type."""
+    if path == "torch.nn.Module":
+        return f"an argument of --{option} needs --{option} NAME beside it"
+    name = path.rpartition(".")[2]
+    taken = {parameter.name: parameter for parameter in parameters(imported(option, path), LINKED + SKIPPED)}
+    refused = re.match(r"Option '(\S+)' is not accepted", said)
+    if refused:
+        return f"--{option} {name} takes {listed(list(taken.values()))}, got {refused.group(1)}"
+    wrong = re.match(r"Parser key \"(\w+)[\w.]*\": .*?Got value: (.*?)\.*(?: - Expected .*)?$", said)
+    if wrong and wrong.group(1) in taken:
+        argument, value = wrong.groups()
+        return f"--{option}.{argument} of {name} should be {type_name(taken[argument])}, got {value}"
+    missing = re.search(r"following arguments are required: ([\w, ]+)", said)
+    if missing:
+        needed = [taken[name] for name in missing.group(1).split(", ") if name in taken]
+        return f"--{option} {name} needs {listed(needed) if needed else missing.group(1)}"
+    return f"--{option} {name}: {said}"
+
+
+def type_name(parameter: inspect.Parameter) -> str:
+    """A parameter's type as one would type it: `int`, `list[int]`, `'a' or 'b'`."""
+    if get_origin(parameter.annotation) is Literal:
+        return " or ".join(map(repr, get_args(parameter.annotation)))
+    written = inspect.formatannotation(parameter.annotation).replace("collections.abc.Sequence", "list")
+    return "a list in brackets, such as [200, 100]" if written == "list[int]" else written
 
 
 def one_line(error: BaseException) -> str:

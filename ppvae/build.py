@@ -4,24 +4,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import pyro
 import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from torch import Tensor
 
-from ppvae.arguments import OBJECTIVES, PARTS, imported, listed, nearest, one_line, parameters, plain
+from ppvae.arguments import OBJECTIVES, PARTS, imported, listed, nearest, parameters, plain
 from ppvae.data import Observation
 from ppvae.inference import objectives
-from ppvae.inference.programs import evaluating
-from ppvae.models import VAE, assemble
-
-SIZES = {
-    "prior": "it is made with the latent size",
-    "likelihood": "its attribute `outputs` says how many network outputs it takes per feature (1 where there is none)",
-    "encoder": "its attribute `outputs` says how many network outputs it takes per latent (1 where there is none)",
-}
+from ppvae.inference.importance import own_generators
+from ppvae.inference.programs import drawn_codes
+from ppvae.models import assemble, priors
 
 
-def find_objective(name: str, arguments: dict[str, Any]) -> "partial[torch.Tensor]":
+ROWS = 10_000  # codes that an ex-post prior is fitted to, at least
+
+
+def find_objective(name: str, arguments: dict[str, Any]) -> "partial[Tensor]":
     """An objective by name or import path, with all of its arguments bound."""
     function = _named_objective(name)
     taken = parameters(function)[2:]  # after the story and the data
@@ -41,7 +39,7 @@ def find_objective(name: str, arguments: dict[str, Any]) -> "partial[torch.Tenso
 
 def _named_objective(name: str) -> Callable[..., Any]:
     if "." not in name and name not in OBJECTIVES:
-        raise ValueError(f"unknown objective '{name}': it should be {nearest(name, OBJECTIVES)}, or an import path")
+        raise ValueError(f"unknown objective '{name}': it should be one of {nearest(name, OBJECTIVES)}, or an import path")
     function = imported("objective", name) if "." in name else getattr(objectives, name)
     if not callable(function):
         raise ValueError(f"objective '{name}' should be a function of a story and data, got {function!r}")
@@ -53,10 +51,7 @@ def natural_likelihood(observation: Observation) -> dict[str, Any]:
     if observation.kind == "binary":
         return {"class_path": "ppvae.models.likelihoods.Bernoulli"}
     if observation.kind == "levels":
-        return {
-            "class_path": "ppvae.models.likelihoods.Binomial",
-            "init_args": {"total_count": observation.maximum},
-        }
+        return {"class_path": "ppvae.models.likelihoods.Binomial"}
     if observation.kind == "real":
         return {"class_path": "ppvae.models.likelihoods.Normal", "init_args": {"learned": True}}
     raise ValueError(f"no likelihood is natural for {observation}: name one, or standardise the data")
@@ -78,44 +73,40 @@ def with_likelihood(parser: ArgumentParser, options: Namespace, observation: Obs
     return parser.parse_object({"likelihood": natural_likelihood(observation)}, options)
 
 
-def build_story(parser: ArgumentParser, options: Namespace, observation: Observation) -> VAE:
-    """The story that options describe, its networks sized from the data and the latent size."""
+def build_story(parser: ArgumentParser, options: Namespace, seen: Observation, x: Tensor | None = None) -> Any:
+    """The story that options describe, its networks sized from the data and the latent size.
+
+    Args:
+        x: data to start from, for parts that can; without them a part starts at random.
+    """
     if options.latent < 1:
         raise ValueError(f"latent should be at least 1, got {options.latent}")
-    makers = parser.instantiate(with_likelihood(parser, options, observation))
-    parts = [_maker(option, makers[option]) for option in PARTS]
-    sizes = {"features": observation.features, "latent": options.latent, "hidden": options.hidden}
-    story = assemble(*parts, **sizes, input_scale=observation.input_scale)
-    _check_parts(story, observation.features, options.latent)
-    return story
+    made = parser.instantiate(with_likelihood(parser, options, seen))
+    makers = {option: maker(option, made[option]) for option in (*PARTS, "story")}
+    return assemble(
+        **makers,
+        shape=seen.shape,
+        latent=options.latent,
+        network=made.network,
+        input_scale=seen.input_scale,
+        x=x,
+        maximum=seen.maximum,
+        classes=seen.classes,
+        output_bias=options.output_bias,
+    )
 
 
-def _maker(option: str, make: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A part's maker that says which part it was when it fails."""
-
-    def made(argument: Any) -> Any:
-        try:
-            return make(argument)
-        except Exception as error:  # a class of the user's may fail in any way
-            raise ValueError(f"the {option} could not be made: {one_line(error)}") from error
-
-    return made
+def maker(option: str, config: Namespace) -> "partial[Any]":
+    """What an import path names, with its arguments bound."""
+    made = imported(option, config.class_path)
+    return partial(made, **vars(config.get("init_args") or Namespace()))
 
 
-@torch.no_grad()
-def _check_parts(story: VAE, features: int, latent: int) -> None:
-    """Refuse a part whose call does not give a distribution of the right shape."""
-    calls = {
-        "prior": (lambda: story.prior(), latent),
-        "likelihood": (lambda: story.likelihood(torch.zeros(1, latent)), features),
-        "encoder": (lambda: story.encoder(torch.zeros(1, features)), latent),
-    }
-    with evaluating(story), pyro.validation_enabled(False):
-        for option, (call, size) in calls.items():
-            try:
-                shape = tuple(call().event_shape)
-            except Exception as error:  # and so may its call
-                raise ValueError(f"the {option} should give a distribution, but: {one_line(error)}") from error
-            if shape != (size,):
-                rule = f"the {option} should give a distribution of event_shape ({size},), got {shape}"
-                raise ValueError(f"{rule}: {'end it with .to_event(1)' if not shape else SIZES[option]}")
+def settle(story: Any, data: tuple[Tensor, ...]) -> None:
+    """Once a story is fitted, give a prior that is ex post its codes: draws from the guide, not only their means."""
+    prior = getattr(story, "prior", None)
+    if isinstance(prior, priors.ExPost):
+        draws = max(1, ROWS // len(data[0]))
+        with own_generators():
+            torch.manual_seed(0)
+            story.prior = priors.ex_post(drawn_codes(story, data, draws), len(prior.weights))

@@ -1,20 +1,24 @@
 """The command line: fit, evaluate, compare. The one file that knows everyone."""
 
 import platform
+import shlex
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from ppvae import build, figures, lineup, report, runs, train
 from ppvae.arguments import PartsInBrief, fit_parser, parse, use_working_folder
+from ppvae.base import Objective
+from ppvae.data import Dataset, Observation
 from ppvae.inference.comparison import group_results
 from ppvae.inference.importance import importance, own_generators
+from ppvae.inference.programs import batch_for
 from ppvae.progress import console, track
 
 
@@ -73,6 +77,16 @@ def compare_options() -> ArgumentParser:
     text = "Fit a line-up and write a table, figures and a page."
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=text)
     parser.add_argument("--config", action="config", help="a YAML file with any of these options")
+    known = ", ".join(lineup.names())
+    parser.add_argument("--lineup", type=str, default=None, help=f"{known}, or a YAML file of `name: words of a fit`")
+    parser.add_argument(
+        "--contender",
+        type=str,
+        action="append",
+        default=[],
+        help="one more, as the words of a fit, such as --contender='--prior VampPrior'; may be given again",
+    )
+    parser.add_argument("--common", type=str, default="", help="words that every contender has, such as '--lr 1e-2'")
     parser.add_argument("--data", type=str, default="digits", help="a known name, or a .npy, .npz, .csv or folder")
     parser.add_argument("--root", type=str, default="data", help="folder that holds torchvision's files")
     parser.add_argument("--label", type=str, default=None, help="the column of labels in a .csv file")
@@ -97,36 +111,39 @@ def fit(options: Namespace) -> None:
         objective = build.find_objective(options.objective, options.objective_args)
         with own_generators():
             torch.manual_seed(options.seed)
-            story = build.build_story(parser, options, dataset.observation)
+            story = build.build_story(parser, options, dataset.observation, dataset.train)
         story.to("cuda" if torch.cuda.is_available() else "cpu")
         history = train.History()
         broken: BaseException | None = None
-        training = train.begin(story, options.lr, options.seed)
-        records = train.run(
-            training,
-            dataset.train,
-            objective,
-            options.epochs,
-            options.batch_size,
-            dataset.valid,
-            dataset.resample,
-        )
         try:
-            for record in track(records, "fit", total=options.epochs):
+            for record in records(story, dataset, objective, options):
                 history.epochs.append(record)
         except (train.NotFinite, KeyboardInterrupt) as stop:
             if not history.epochs:
                 raise
-            kept = f"{str(stop) or f'stopped in epoch {training.epoch + 1}'}; the run so far is in {out}"
+            kept = f"{str(stop) or f'stopped in epoch {len(history.epochs) + 1}'}; the run so far is in {out}"
             broken = type(stop)(kept)
+        build.settle(story, batch_for(story, **dataset.tensors("train")))
         story.to("cpu")
         runs.write(folder, parser.dump(options), dataset.observation, story, history.epochs)
         draw(lambda: figures.of_run(story, dataset, history), folder / "figures")
     last = history.epochs[-1]
-    print(f"{dataset.observation}; likelihood {type(story.likelihood).__name__}")
+    likelihood = type(getattr(story, "likelihood", story)).__name__
+    print(f"{dataset.observation}; likelihood {likelihood}")
     print(f"epoch {last.epoch}: loss {last.loss:.3f}, on validation data {last.valid:.3f} nats per datum; run in {out}")
     if broken is not None:
         raise broken
+
+
+def records(story: Any, dataset: Dataset, objective: Objective, options: Namespace) -> Iterator[train.Epoch]:
+    """The epochs of a fit under a progress bar; of a story that is solved already, what the objective says of it."""
+    data, valid = (batch_for(story, **dataset.tensors(split)) for split in ("train", "valid"))
+    if not train.learns(story):
+        yield train.assess(story, data, objective, valid)
+        return
+    training = train.begin(story, options.lr, options.seed)
+    epochs = train.run(training, data, objective, options.epochs, options.batch_size, valid, dataset.resample)
+    yield from track(epochs, "fit", total=options.epochs)
 
 
 def draw(make: Callable[[], figures.Figures], folder: Path) -> dict[str, tuple[Path, str]]:
@@ -146,14 +163,16 @@ def evaluate(options: Namespace) -> None:
         raise ValueError(f"particles should be at least 1, got {options.particles}")
     run = runs.read(options.run)
     dataset = run.data()
-    x = getattr(dataset, options.split)
+    tensors = dataset.tensors(options.split)
     if options.split == "train" and dataset.resample is not None:
         with own_generators():
             torch.manual_seed(options.seed)
-            x = dataset.resample(x)
-    evidence = importance(run.story, x, options.particles, options.seed)
+            tensors["x"] = dataset.resample(tensors["x"])
+    evidence = importance(run.story, batch_for(run.story, **tensors), options.particles, options.seed)
     path = runs.write_evidence(run, evidence, options.split, options.seed)
     print(f"{options.split} split of {run.observation}\n{evidence}\nsaved in {path}")
+    if hasattr(run.story, "scores"):
+        print(f"note: these are figures of {run.story.scores}: compare with their like only")
     if evidence.measure != run.observation.measure:
         print(f"note: a {evidence.measure} of data that have a {run.observation.measure}: compare with its like only")
 
@@ -163,15 +182,14 @@ def compare(options: Namespace) -> None:
     for option in ("latent", "epochs", "batch_size", "test_rows", "particles", "seeds"):
         if options[option] is not None and options[option] < 1:
             raise ValueError(f"{option} should be at least 1, got {options[option]}")
-    load = partial(lineup.view_of, options.data, options.root, options.label, options.test_rows)
-    dataset = load()
+    source = [word for name in ("data", "root", "label") if options[name] for word in (f"--{name}", options[name])]
+    dataset = lineup.view_of(parse(fit_parser(), source), options.test_rows)
     if options.epochs is None:
         options.epochs = min(100, max(10, 1000 * options.batch_size // len(dataset.train)))
-    contenders = [c for c in lineup.lineup(dataset.observation) if c.latent != options.latent]
+    contenders = entries(options, source, dataset.observation)
     settings = {"command": "ppvae compare", **{k: v for k, v in options.as_dict().items() if k != "config"}}
     with runs.new_folder(options.out) as folder:
-        chosen = ("latent", "epochs", "batch_size", "lr", "particles")
-        fits = lineup.compete(contenders, load, options.seeds, **{name: options[name] for name in chosen})
+        fits = lineup.compete(contenders, options.seeds, options.particles, options.test_rows)
         fitted: list[lineup.Fitted] = []
         failed: list[lineup.Failed] = []
         total = len(contenders) * options.seeds
@@ -200,6 +218,15 @@ def compare(options: Namespace) -> None:
     for line in [*report.notes(options.seeds), *(f"left out: {failure}" for failure in failed)]:
         print(line)
     print(f"\ntable, figures and page: {Path(options.out) / 'report.html'}")
+
+
+def entries(options: Namespace, source: list[str], observation: Observation) -> list[lineup.Contender]:
+    """Who competes: a line-up, the contenders named one by one, or both; the overview where none is named."""
+    name = options.lineup or (None if options.contender else lineup.OVERVIEW)
+    lines = lineup.lineup(name, observation) if name else {}
+    lines |= {words.strip() or "as they come": words for words in options.contender}
+    chosen = [word for name in ("latent", "epochs", "batch_size", "lr") for word in (f"--{name}", str(options[name]))]
+    return lineup.contenders(lines, [*source, *chosen, *shlex.split(options.common)], options.latent)
 
 
 def summary_line(entry: lineup.Fitted | lineup.Failed) -> str:

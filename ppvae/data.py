@@ -35,6 +35,7 @@ class Observation:
     log_jacobian: float = 0.0  # log |dx / draw|: log p(raw) = log p(x) + log_jacobian, nats per datum
     contrast: float = 1.0  # the range of x, so that squared errors can be read on a scale from 0 to 1
     units: str = "nats per datum"
+    classes: int | None = None  # labels are 0 ... classes - 1, where there are labels
     fingerprint: str = ""  # of the raw data: figures on other data of the same name are never taken for these
 
     @property
@@ -88,6 +89,11 @@ class Dataset:
     resample: Callable[[Tensor], Tensor] | None = None
     """Draws what is observed from a batch of `train`, afresh at every pass; give it to `fit(transform=...)`. Only
     dynamic binarisation and dequantisation have one: their `valid` and `test` were drawn once."""
+
+    def tensors(self, split: str, rows: int | None = None) -> dict[str, Any]:
+        """What a story may ask for by name: `x`, and `labels` or None; the first `rows` of a split, or all."""
+        labels = getattr(self, f"{split}_labels")
+        return {"x": getattr(self, split)[:rows], "labels": None if labels is None else labels[:rows]}
 
 
 def load(
@@ -192,7 +198,8 @@ def _describe(name: str, raw: Raw, train: Tensor) -> Observation:
     contrast = float(raw.maximum) if raw.maximum else _range(train)
     fingerprint = hashlib.blake2b(raw.values.tobytes(), digest_size=8).hexdigest()
     named = Path(name).absolute().name
-    return Observation(named, kind, raw.shape, raw.maximum, contrast=contrast, fingerprint=fingerprint)
+    classes = None if raw.labels is None else int(raw.labels.max()) + 1
+    return Observation(named, kind, raw.shape, raw.maximum, contrast=contrast, classes=classes, fingerprint=fingerprint)
 
 
 def _binarise(

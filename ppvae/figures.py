@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ppvae import plots
+from ppvae.base import Batch
 from ppvae.data import Dataset
 from ppvae.inference.comparison import Group
 from ppvae.inference.importance import own_generators
-from ppvae.inference.programs import codes, generate, reconstruct
+from ppvae.inference.programs import batch_for, codes, generate, reconstruct
 from ppvae.lineup import Fitted
 from ppvae.metrics import principal_plane
 from ppvae.models import priors
@@ -26,11 +27,12 @@ Figures = dict[str, tuple[Figure, str]]  # name: figure and caption
 
 def of_run(story: Any, data: Dataset, history: History) -> Figures:
     """What `ppvae fit` leaves to look at."""
-    name, x, shape = type(story).__name__, data.test[:SHOWN], data.observation.shape
-    rows = {"test data": x, "reconstructions": reconstruct(story, x)}
-    if not isinstance(story.prior, priors.Flat):
+    name, shape = type(story).__name__, data.observation.shape
+    x = batch_for(story, **data.tensors("test", SHOWN))
+    rows = {"test data": x[0], "reconstructions": reconstruct(story, x)}
+    if not isinstance(getattr(story, "prior", None), priors.Flat):
         rows["samples from the prior"] = samples(story, x)
-    plane = principal_plane(codes(story, data.test))
+    plane = principal_plane(codes(story, batch_for(story, **data.tensors("test"))))
     return {
         "learning-curve": (plots.learning_curves({str(data.observation): {name: history}}, "Learning curve"), ""),
         "images": (plots.image_rows(rows, shape, "Test data, E[x | z] at the guide's mean, E[x | z] at z ~ p(z)"), ""),
@@ -51,11 +53,11 @@ def of_comparison(fitted: Sequence[Fitted], groups: Sequence[Group]) -> Figures:
     stories = [entry for entry in fitted if entry.result.evidence is not None]
     rebuilt: dict[str, Tensor] = {}
     for entry in fitted:  # the data of each view once, before the first that saw them so
-        x = entry.data.test[:SHOWN]
-        rebuilt.setdefault(f"test data, {view(entry.data)}", x)
-        rebuilt[entry.contender.name] = _cut(reconstruct(entry.story, x), x)
+        x = _shown(entry)
+        rebuilt.setdefault(f"test data, {view(entry.data)}", x[0])
+        rebuilt[entry.contender.name] = _cut(reconstruct(entry.story, x), x[0])
     drawn = {entry.contender.name: _drawn(entry) for entry in stories}
-    planes = {entry.contender.name: principal_plane(codes(entry.story, entry.data.test)) for entry in fitted}
+    planes = {entry.contender.name: principal_plane(codes(entry.story, _shown(entry, None))) for entry in fitted}
     curves: dict[str, dict[str, History]] = {}
     for entry in stories:
         curves.setdefault(view(entry.data), {})[entry.contender.name] = entry.history
@@ -85,12 +87,16 @@ def of_comparison(fitted: Sequence[Fitted], groups: Sequence[Group]) -> Figures:
             "E_q[z | x]; codes of more than two dimensions in the plane of their two largest principal axes.",
         ),
     }
-    flat = next((entry for entry in stories if entry.contender.latent == 2), None)
+    flat = next((entry for entry in stories if _has_plane(entry)), None)
     if flat is not None and len(shape) == 3:
         title = f"E[x | z] over the latent plane\n{flat.contender.name}"
         grid = plots.decoded_grid(decoded_plane(flat.story), shape, GRID, title)
         figures["decoded-grid"] = (grid, "Equal steps in probability under the prior N(0, I).")
     return figures
+
+
+def _has_plane(entry: Fitted) -> bool:
+    return entry.contender.options.latent == 2 and isinstance(getattr(entry.story, "prior", None), priors.StandardNormal)
 
 
 @torch.no_grad()
@@ -101,7 +107,7 @@ def decoded_plane(story: Any) -> Tensor:
     return story.likelihood(plane.to(next(story.parameters()))).mean
 
 
-def samples(story: Any, like: Tensor) -> Tensor:
+def samples(story: Any, like: Batch) -> Tensor:
     """E[x | z] with z from the prior, the same draws each time."""
     with own_generators():
         torch.manual_seed(0)
@@ -109,8 +115,12 @@ def samples(story: Any, like: Tensor) -> Tensor:
 
 
 def _drawn(entry: Fitted) -> Tensor:
-    x = entry.data.test[:SHOWN]
-    return _cut(samples(entry.story, x), x)
+    x = _shown(entry)
+    return _cut(samples(entry.story, x), x[0])
+
+
+def _shown(entry: Fitted, rows: int | None = SHOWN) -> tuple[Tensor, ...]:
+    return batch_for(entry.story, **entry.data.tensors("test", rows))
 
 
 def _cut(images: Tensor, x: Tensor) -> Tensor:

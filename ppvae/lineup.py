@@ -1,39 +1,37 @@
-"""The line-up of `ppvae compare`: contenders, and how one is built, fitted and measured."""
+"""The line-ups of `ppvae compare`: a contender is the words of a `ppvae fit`; how it is built, fitted and measured."""
 
+import shlex
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+import yaml
+from jsonargparse import ArgumentParser, Namespace
 
-from ppvae import metrics, networks
-from ppvae.base import Objective
+from ppvae import metrics
+from ppvae.arguments import fit_parser, nearest, one_line, parse
+from ppvae.build import build_story, complete, find_objective, settle
 from ppvae.data import Dataset, Observation, load
 from ppvae.inference.comparison import Result
-from ppvae.inference.importance import importance, own_generators, prior_sampling
-from ppvae.inference.objectives import elbo, iwae
-from ppvae.inference.programs import codes, reconstruct
-from ppvae.models import PCA, VAE, Autoencoder, assemble, guides, likelihoods, priors
-from ppvae.train import History, NotFinite, fit
+from ppvae.inference.importance import Evidence, NoDensity, importance, own_generators, prior_sampling
+from ppvae.inference.programs import batch_for, codes, reconstruct
+from ppvae.models import priors
+from ppvae.train import History, NotFinite, fit, learns
 
-HIDDEN = [200]
-IWAE = partial(iwae, particles=20)
-Build = Callable[[Dataset, int], Any]  # (data, latent) to a story
+FOLDER = Path(__file__).parent / "lineups"
+OVERVIEW = "overview"
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One line of a comparison: how it sees the data, what it is, and how it is fitted."""
+    """One line of a comparison: its name, and the options of a fit."""
 
     name: str
-    build: Build
-    view: dict[str, Any] = field(default_factory=dict)  # options of data.load
-    objective: Objective | None = elbo  # None: build has solved it
-    latent: int | None = None  # where it is not the comparison's
-    evidence: bool = True  # a point-mass guide has none
+    options: Namespace
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Failed:
-    """A contender whose fit broke: the others go on without it."""
+    """A contender that could not be made, or whose fit broke: the others go on without it."""
 
     contender: Contender
     seed: int
@@ -59,156 +57,156 @@ class Failed:
         return f"{self.contender.name}, seed {self.seed}: {self.error}"
 
 
-def vae(prior: Callable[[int], nn.Module], likelihood: Callable[[nn.Module], Any]) -> Build:
-    """A VAE with a diagonal Normal guide, sized from the data and the latent size."""
-
-    def build(data: Dataset, latent: int) -> VAE:
-        seen = data.observation
-        return assemble(
-            prior,
-            likelihood,
-            guides.DiagonalNormal,
-            shape=seen.shape,
-            latent=latent,
-            network=networks.MLP(HIDDEN),
-            input_scale=seen.input_scale,
-        )
-
-    return build
+def names() -> list[str]:
+    """The line-ups that come with the package."""
+    return [OVERVIEW, *sorted(path.stem for path in FOLDER.glob("*.yaml"))]
 
 
-def autoencoder(prior: Callable[[int], nn.Module], hidden: list[int]) -> Build:
-    """An autoencoder with a Normal likelihood, so that its loss is a squared error, weighted 1 / (2 c)."""
+def lineup(name: str, observation: Observation) -> dict[str, str]:
+    """A line-up by name, or from a YAML file of `name: words of ppvae fit`."""
+    if name == OVERVIEW:
+        return overview(observation)
+    path = FOLDER / f"{name}.yaml" if name in names() else Path(name)
+    if not path.is_file():
+        raise ValueError(f"unknown line-up '{name}': it should be one of {nearest(name, names())}, or a YAML file")
+    try:
+        contenders = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} should be a YAML file of contenders: {one_line(error)}") from error
+    if not isinstance(contenders, dict) or not contenders:
+        raise ValueError(f"{path} should hold contenders as lines of `name: words of ppvae fit`")
+    return {str(contender): str(words or "") for contender, words in contenders.items()}
 
-    def build(data: Dataset, latent: int) -> Autoencoder:
-        features = data.observation.features
-        decoder = networks.mlp(latent, hidden[::-1], features)
-        encoder = networks.mlp(features, hidden, latent)
-        return Autoencoder(prior(latent), likelihoods.Normal(decoder, variance=0.05), encoder)
 
-    return build
-
-
-def lineup(observation: Observation) -> list[Contender]:
-    """The contenders for data as they were observed: each likelihood on the view of the data that it can score."""
-    contenders: list[Contender] = []
+def overview(observation: Observation) -> dict[str, str]:
+    """Priors, likelihoods, objectives and autoencoders: each likelihood on the view of the data that it can score."""
+    contenders: dict[str, str] = {}
     if observation.kind == "levels":
-        top = observation.maximum
-        assert top is not None
-        contenders += _stories(f"Binomial({top})", partial(likelihoods.Binomial, total_count=top), {})
-        contenders += _stories("Bernoulli", likelihoods.Bernoulli, {"binarisation": "threshold"})[:3]
+        contenders |= _stories(f"Binomial({observation.maximum})", "")
+        contenders |= dict(list(_stories("Bernoulli", "--binarisation threshold").items())[:3])
     if observation.kind == "binary":
-        contenders += _stories("Bernoulli", likelihoods.Bernoulli, {})
-    real = _real_view(observation)
-    learned = _stories("Normal(c learned)", partial(likelihoods.Normal, variance=0.05, learned=True), real)[:3]
-    fixed = _stories("Normal(c = 0.05)", partial(likelihoods.Normal, variance=0.05), real)[:1]
-    return contenders + learned + fixed + _baselines(real)
+        contenders |= _stories("Bernoulli", "")
+    real = f"--scaling {_real_scaling(observation)} --likelihood Normal --likelihood.variance 0.05"
+    contenders |= dict(list(_stories("Normal(c learned)", f"{real} --likelihood.learned true").items())[:3])
+    contenders |= dict(list(_stories("Normal(c = 0.05)", real).items())[:1])
+    return contenders | {
+        "PCA": f"{real} --story pca",
+        "linear autoencoder": f"{real} --encoder PointMass --prior Flat --network.hidden []",
+        "deep autoencoder": f"{real} --encoder PointMass --prior Flat",
+        "autoencoder, N(0, I) on z (MAP)": f"{real} --encoder PointMass",
+    }
 
 
-def _real_view(observation: Observation) -> dict[str, Any]:
+def _real_scaling(observation: Observation) -> str:
     if observation.kind == "real":
-        return {"scaling": observation.scaling}
-    return {"scaling": "standardise" if observation.maximum is None else "unit"}
+        return observation.scaling
+    return "standardise" if observation.maximum is None else "unit"
 
 
-def _stories(name: str, likelihood: Callable[[nn.Module], Any], view: dict[str, Any]) -> list[Contender]:
-    standard, mixture = priors.StandardNormal, partial(priors.GaussianMixture, components=10)
-    return [
-        Contender(f"N(0, I), {name}, ELBO", vae(standard, likelihood), view),
-        Contender(f"mixture, {name}, ELBO", vae(mixture, likelihood), view),
-        Contender(f"N(0, I), {name}, IWAE", vae(standard, likelihood), view, objective=IWAE),
-        Contender(f"N(0, I), {name}, ELBO, z = 2", vae(standard, likelihood), view, latent=2),
-    ]
+def _stories(name: str, words: str) -> dict[str, str]:
+    return {
+        f"N(0, I), {name}, ELBO": words,
+        f"mixture, {name}, ELBO": f"{words} --prior GaussianMixture",
+        f"N(0, I), {name}, IWAE": f"{words} --objective iwae --objective.particles 20",
+        f"N(0, I), {name}, ELBO, z = 2": f"{words} --latent 2",
+    }
 
 
-def _baselines(view: dict[str, Any]) -> list[Contender]:
-    flat, standard = priors.Flat, priors.StandardNormal
-    solved: Build = lambda data, latent: PCA(data.train, min(latent, *data.train.shape))  # noqa: E731
-    return [
-        Contender("PCA", solved, view, objective=None, evidence=False),
-        Contender("linear autoencoder", autoencoder(flat, []), view, evidence=False),
-        Contender("deep autoencoder", autoencoder(flat, HIDDEN), view, evidence=False),
-        Contender("autoencoder, N(0, I) on z (MAP)", autoencoder(standard, HIDDEN), view, evidence=False),
-    ]
+def contenders(lines: dict[str, str], common: Sequence[str], latent: int) -> list[Contender]:
+    """Contenders from their words, after the words that all have in common.
+
+    Raises:
+        ValueError: words that are no options of a fit, with the contender's name.
+    """
+    parser = fit_parser()
+    made = []
+    for name, words in lines.items():
+        try:
+            options = parse(parser, [*common, *shlex.split(words)])
+        except (ValueError, OSError) as error:
+            raise ValueError(f"contender '{name}': {one_line(error)}") from error
+        if words.endswith("--latent 2") and latent == 2:
+            continue  # the same again
+        made.append(Contender(name, options))
+    return made
 
 
 def enter(
-    contender: Contender,
-    data: Dataset,
-    *,
-    latent: int,
-    seed: int,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    particles: int,
-    progress: bool = True,
+    parser: ArgumentParser, contender: Contender, data: Dataset, seed: int, particles: int, progress: bool = True
 ) -> Fitted:
     """Build a contender, fit it on the training split, and measure it on the test split."""
     start = time.perf_counter()
+    options = complete(parser, contender.options, data.observation)
+    objective = find_objective(options.objective, options.objective_args)
     with own_generators():
         torch.manual_seed(seed)
-        story = contender.build(data, contender.latent or latent)
+        story = build_story(parser, options, data.observation, data.train)
+    story.to("cuda" if torch.cuda.is_available() else "cpu")
+    train, valid, test = (batch_for(story, **data.tensors(split)) for split in ("train", "valid", "test"))
     history = History()
-    if contender.objective is not None:
+    if learns(story):
         history = fit(
             story,
-            data.train,
-            objective=contender.objective,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
+            train,
+            objective=objective,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            lr=options.lr,
             seed=seed,
-            valid=data.valid,
+            valid=valid,
             transform=data.resample,
             progress=progress,
         )
-    measures = {"seconds": time.perf_counter() - start} | measure(story, data)
-    evidence = naive = None
-    if contender.evidence:
-        evidence = importance(story, data.test, particles, seed, progress)
-        naive = prior_sampling(story, data.test, particles, seed, progress)
-    group = str(data.observation)
+    settle(story, train)
+    measures = {"seconds": time.perf_counter() - start} | measure(story, data, train, test)
+    evidence: Evidence | None = None
+    naive: Evidence | None = None
+    with suppress(NoDensity):
+        evidence = importance(story, test, particles, seed, progress)
+        naive = prior_sampling(story, test, particles, seed, progress)
+    group = str(data.observation) + (f", {story.scores}" if hasattr(story, "scores") else "")
     if evidence is not None and evidence.measure != data.observation.measure:
         group += f", scored as a {evidence.measure}"
     result = Result(contender.name, group, seed, evidence, naive, measures)
     return Fitted(contender, story, data, history, result)
 
 
-def measure(story: Any, data: Dataset) -> dict[str, float]:
+def measure(story: Any, data: Dataset, train: Any, test: Any) -> dict[str, float]:
     """Reconstruction and representation on the test split; nan for what needs labels that are not there."""
-    test_codes = codes(story, data.test)
+    test_codes = codes(story, test)
     accuracies = {"neighbour": float("nan"), "probe": float("nan")}
     if data.train_labels is not None and data.test_labels is not None:
-        labelled = (codes(story, data.train), data.train_labels, test_codes, data.test_labels)
+        labelled = (codes(story, train), data.train_labels, test_codes, data.test_labels)
         accuracies = {
             "neighbour": metrics.neighbour_accuracy(*labelled),
             "probe": metrics.probe_accuracy(*labelled),
         }
-    error = metrics.reconstruction_error(data.test, reconstruct(story, data.test), data.observation.contrast)
-    free = isinstance(story.prior, priors.Flat)  # codes without a scale of their own
+    error = metrics.reconstruction_error(data.test, reconstruct(story, test), data.observation.contrast)
+    free = isinstance(getattr(story, "prior", None), priors.Flat)  # codes without a scale of their own
     active = float("nan") if free else metrics.active_units(test_codes)
     return {"reconstruction": error, "active_units": active, **accuracies}
 
 
-def view_of(name: str, root: str, label: str | None, test_rows: int | None, **view: Any) -> Dataset:
+def view_of(options: Namespace, test_rows: int | None) -> Dataset:
     """The data as a contender sees them, measured on the first `test_rows` test data."""
-    data = load(name, root=root, label=label, **view)
+    names = ("root", "binarisation", "scaling", "label")
+    data = load(options.data, **{name: options[name] for name in names}, seed=0)
     labels = None if data.test_labels is None else data.test_labels[:test_rows]
     return replace(data, test=data.test[:test_rows], test_labels=labels)
 
 
 def compete(
-    contenders: list[Contender], see: Callable[..., Dataset], seeds: int, **options: Any
+    entries: Sequence[Contender], seeds: int, particles: int, test_rows: int | None = None, progress: bool = True
 ) -> Iterator[Fitted | Failed]:
-    """Enter every contender on every seed, yielding each as it is done; `see(**view)` gives the data."""
-    views: dict[str, Dataset] = {}
-    for contender in contenders:
-        view = str(sorted(contender.view.items()))
-        if view not in views:
-            views[view] = see(**contender.view)
+    """Enter every contender on every seed, yielding each as it is done."""
+    parser = fit_parser()
+    views: dict[tuple[str, str], Dataset] = {}
+    for contender in entries:
+        view = (contender.options.binarisation, contender.options.scaling)
         for seed in range(seeds):
             try:
-                yield enter(contender, views[view], seed=seed, **options)
-            except NotFinite as error:
-                yield Failed(contender, seed, str(error).partition(";")[0])  # what broke, without what a fit keeps
+                if view not in views:
+                    views[view] = view_of(contender.options, test_rows)
+                yield enter(parser, contender, views[view], seed, particles, progress)
+            except (NotFinite, ValueError) as error:
+                yield Failed(contender, seed, one_line(error).partition(";")[0])  # what broke, not what a fit keeps

@@ -20,7 +20,6 @@ from ppvae.build import build_story
 from ppvae.data import Dataset, Observation
 from ppvae.data import load as load_data
 from ppvae.inference.importance import Evidence, own_generators
-from ppvae.models import VAE
 from ppvae.train import Epoch
 
 CONFIG, OBSERVATION, WEIGHTS, METRICS = "config.yaml", "observation.json", "weights.safetensors", "metrics.jsonl"
@@ -33,7 +32,7 @@ class Run:
     path: Path
     options: Namespace
     observation: Observation
-    story: VAE
+    story: Any
 
     def data(self) -> Dataset:
         """The data of the run, checked to be observed as they were at its fit."""
@@ -48,7 +47,7 @@ class Run:
         return data
 
 
-def load(path: str | Path) -> VAE:
+def load(path: str | Path) -> Any:
     """The story that a run folder holds, in evaluation mode.
 
     Raises:
@@ -121,7 +120,7 @@ def refuse_used(path: str | Path) -> None:
         raise FileExistsError(f"an output folder should be new or empty; {path} is not: name another, or remove it")
 
 
-def write(folder: Path, config: str, observation: Observation, story: VAE, epochs: list[Epoch]) -> None:
+def write(folder: Path, config: str, observation: Observation, story: Any, epochs: list[Epoch]) -> None:
     """Everything that `read` needs, and the curves."""
     (folder / CONFIG).write_text(config.rstrip() + "\n", encoding="utf-8")
     write_json(folder / OBSERVATION, observation.as_dict())

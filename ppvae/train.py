@@ -131,6 +131,11 @@ def fit(
     return history
 
 
+def learns(story: Story) -> bool:
+    """Whether a story has anything to learn: one that is solved in closed form has not."""
+    return any(parameter.requires_grad for parameter in networks_of(story).parameters())
+
+
 def begin(story: Any, lr: float = 1e-3, seed: int = 0) -> Training:
     """The state of a fit before its first step."""
     if isinstance(story, type) or not isinstance(story, Story):
@@ -174,8 +179,15 @@ def run(
             training.load_state_dict(before)
             _find_not_finite(training, batch, objective, batch_size, transform)
         training.networks.eval()
-        valid_loss = None if held_out is None else _validate(training, held_out, objective)
+        valid_loss = None if held_out is None else _validate(story, held_out, objective)
         yield Epoch(training.epoch, loss, valid_loss, time.perf_counter() - start)
+
+
+def assess(story: Any, data: Batch, objective: Objective, valid: Batch) -> Epoch:
+    """The record of a story that has nothing to learn: what the objective says of it."""
+    start = time.perf_counter()
+    losses = [_validate(story, placed(story, split), objective) for split in (data, valid)]
+    return Epoch(0, losses[0], losses[1], time.perf_counter() - start)
 
 
 def _pass(
@@ -217,12 +229,12 @@ def _step(training: Training, batch: tuple[Tensor, ...], objective: Objective) -
 
 
 @torch.no_grad()
-def _validate(training: Training, batch: tuple[Tensor, ...], objective: Objective) -> float:
+def _validate(story: Story, batch: tuple[Tensor, ...], objective: Objective) -> float:
     total = 0.0
-    with evaluating(training.story), _generators_of(None), hot_loop():
+    with evaluating(story), _generators_of(None), hot_loop():
         torch.manual_seed(0)  # the same noise after every epoch: a curve without its jitter
         for parts in zip(*(part.split(1024) for part in batch), strict=True):
-            total += objective(training.story, parts).item() * len(parts[0])
+            total += objective(story, parts).item() * len(parts[0])
     return total / len(batch[0])
 
 

@@ -9,9 +9,9 @@ import torch
 import yaml
 
 from ppvae import arguments as ask
-from ppvae import build, data
+from ppvae import build, data, networks
 from ppvae.inference import elbo, iwae
-from ppvae.models import guides, likelihoods, priors
+from ppvae.models import guides, likelihoods, priors, stories
 
 MY_PARTS = """
 import torch, pyro.distributions as dist
@@ -86,7 +86,7 @@ def parsed(*words):
 
 
 def story_of(observation, *words):
-    return build.build_story(ask.fit_parser(), parsed("--latent", "2", "--hidden", "[4]", *words), observation)
+    return build.build_story(ask.fit_parser(), parsed("--latent", "2", "--network.hidden", "[4]", *words), observation)
 
 
 def refusal(action, *arguments):
@@ -140,10 +140,13 @@ def test_an_unknown_name_lists_the_known_ones_nearest_first(option, name, known)
     assert "import path" in message
 
 
-def test_the_known_names_are_the_classes_of_the_module():
-    assert set(ask.names(priors)) == {"Flat", "GaussianMixture", "StandardNormal"}
-    assert set(ask.names(likelihoods)) == {"Bernoulli", "Binomial", "Normal"}
-    assert set(ask.names(guides)) == {"DiagonalNormal", "PointMass"}
+def test_the_known_names_are_what_each_module_offers():
+    assert {"Flat", "GaussianMixture", "StandardNormal"} <= set(ask.names(priors))
+    assert {"Bernoulli", "Binomial", "Normal"} <= set(ask.names(likelihoods))
+    assert {"DiagonalNormal", "PointMass"} <= set(ask.names(guides))
+    assert {"vae", "hierarchical", "pca"} <= set(ask.names(stories))
+    assert {"MLP", "Convolutional"} <= set(ask.names(networks))
+    assert not {"assemble", "_dense", "mlp"} & {*ask.names(stories), *ask.names(networks)}
 
 
 # --- configuration files
@@ -197,16 +200,25 @@ def test_a_configuration_file_that_cannot_be_read_is_refused(tmp_path):
     [
         (["--epochs", "many"], "--epochs should be int, got many"),
         (["--lr", "fast"], "--lr should be float, got fast"),
-        (["--hidden", "20"], "--hidden should be a list in brackets, such as [200, 100], got 20"),
+        (
+            ["--network.hidden", "20"],
+            "--network.hidden of MLP should be a list in brackets, such as [200, 100], got 20",
+        ),
         (
             ["--binarisation", "odd"],
             "--binarisation should be one of 'none', 'threshold', 'static', 'dynamic', got odd",
         ),
-        (["--prior", "GaussianMixture", "--prior.components", "7.5"], "--prior.components should be int, got 7.5"),
-        (["--prior", "GaussianMixture", "--prior.component", "7"], "GaussianMixture takes components, got component"),
+        (
+            ["--prior", "GaussianMixture", "--prior.components", "7.5"],
+            "--prior.components of GaussianMixture should be int, got 7.5",
+        ),
+        (
+            ["--prior", "GaussianMixture", "--prior.component", "7"],
+            "GaussianMixture takes components (int), got component",
+        ),
         (["--prior.components", "7"], "StandardNormal takes no arguments, got components"),
-        (["--likelihood.learned", "true"], "--likelihood.learned needs --likelihood NAME beside it"),
-        (["--likelihood", "Binomial"], "required: total_count"),
+        (["--likelihood.learned", "true"], "an argument of --likelihood needs --likelihood NAME beside it"),
+        (["--likelihood", "Binomial", "--likelihood.total_count", "3"], "Binomial takes no arguments, got total_count"),
         (["--nonsense", "3"], "unrecognized arguments: --nonsense 3"),
         (["--prior"], "--prior: expected one argument"),
         (["--prior", "torch.optim.Adam"], "subclass of Module"),
@@ -260,7 +272,7 @@ def test_what_cannot_be_imported_is_named(my_parts, option, path, said):
         (["--likelihood", "my_parts.Undeclared"], "event_shape (64,), got (32,): its attribute `outputs`"),
         (["--encoder", "my_parts.NoEvent"], "event_shape (2,), got (): end it with .to_event(1)"),
         (["--latent", "0"], "latent should be at least 1, got 0"),
-        (["--hidden", "[0]"], "at least 1 unit, got [2, 0, 64]"),
+        (["--network.hidden", "[0]"], "every one of hidden should be at least 1, got [0]"),
     ],
 )
 def test_a_part_that_does_not_do_is_named(my_parts, observation, words, said):
@@ -283,8 +295,8 @@ def test_an_objective_is_found_with_all_of_its_arguments(my_parts):
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [
-        ("iwea", {}, "unknown objective 'iwea': it should be iwae or elbo, or an import path"),
-        ("iwae", {"particle": 5}, "objective iwae takes particles, got particle"),
+        ("iwea", {}, "unknown objective 'iwea': it should be one of iwae, elbo, enumerated_elbo, or an import path"),
+        ("iwae", {"particle": 5}, "objective iwae takes particles (int), got particle"),
         ("iwae", {"particles": "many"}, "particles should be int, got many"),
         ("my_parts.scaled", {}, "required: factor"),
         ("my_parts.number", {}, "should be a function of a story and data, got 3"),
@@ -300,7 +312,7 @@ def test_a_wrong_objective_is_refused(my_parts, name, arguments, said):
 @pytest.mark.parametrize(
     ("view", "likelihood", "arguments"),
     [
-        ({}, "Binomial", {"total_count": 16}),
+        ({}, "Binomial", {}),
         ({"binarisation": "threshold"}, "Bernoulli", {}),
         ({"binarisation": "dynamic"}, "Bernoulli", {}),
         ({"scaling": "unit"}, "Normal", {"variance": 0.1, "learned": True}),
@@ -336,21 +348,19 @@ def test_only_defaults_that_a_file_can_hold_are_written_out(my_parts, observatio
 
 def test_complete_options_survive_a_file(tmp_path, observation):
     parser = ask.fit_parser()
-    options = build.complete(parser, parsed("--prior", "GaussianMixture", "--hidden", "[5,6]"), observation)
+    options = build.complete(parser, parsed("--prior", "GaussianMixture", "--network.hidden", "[5,6]"), observation)
     (tmp_path / "a.yaml").write_text(parser.dump(options))
     again = parsed("--config", str(tmp_path / "a.yaml"))
     assert parser.dump(again) == parser.dump(options)
 
 
 def test_networks_are_sized_from_the_data_and_the_latent_size(observation):
-    story = build.build_story(ask.fit_parser(), parsed("--latent", "3", "--hidden", "[5,6]"), observation)
-    sizes = [
-        (layer.in_features, layer.out_features) for layer in story.encoder.network if hasattr(layer, "in_features")
-    ]
-    assert sizes == [(64, 5), (5, 6), (6, 6)]
-    sizes = [
-        (layer.in_features, layer.out_features) for layer in story.likelihood.network if hasattr(layer, "in_features")
-    ]
-    assert sizes == [(3, 6), (6, 5), (5, 64)]
+    story = build.build_story(ask.fit_parser(), parsed("--latent", "3", "--network.hidden", "[5,6]"), observation)
+    assert sizes_of(story.encoder.network) == [(64, 5), (5, 6), (6, 6)]
+    assert sizes_of(story.likelihood.network) == [(3, 6), (6, 5), (5, 64)]
     assert story.prior().event_shape == (3,)
     assert story.likelihood.total_count == 16
+
+
+def sizes_of(network):
+    return [(layer.in_features, layer.out_features) for layer in network.modules() if hasattr(layer, "in_features")]

@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 import ppvae
 from ppvae import cli, data, lineup, networks
 from ppvae.inference import elbo, iwae, log_weights
-from ppvae.lineup import Contender, autoencoder, vae
 from ppvae.models import assemble, guides, likelihoods, priors
 from ppvae.train import NotFinite
 
@@ -78,7 +77,7 @@ def stopped(story, data, after: int):
         raise KeyboardInterrupt
     return elbo(story, data)
 """
-SMALL = ["--latent", "2", "--hidden", "[4]", "--epochs", "2"]
+SMALL = ["--latent", "2", "--network.hidden", "[4]", "--epochs", "2"]
 REAL = ["fit", "--data", "real.npy", *SMALL]
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -256,15 +255,16 @@ def test_a_run_can_be_made_again_from_its_configuration(ppvae_says):
 def test_the_configuration_of_a_run_leaves_nothing_open(ppvae_says):
     ppvae_says("fit", "--data", "digits", *SMALL, "--objective", "iwae", "--out", "RUN")
     config = yaml.safe_load(Path("RUN/config.yaml").read_text())
-    binomial = {"class_path": "ppvae.models.likelihoods.Binomial", "init_args": {"total_count": 16}}
-    assert config["likelihood"] == binomial
+    assert config["likelihood"] == {"class_path": "ppvae.models.likelihoods.Binomial"}
+    assert config["network"]["class_path"] == "ppvae.networks.MLP"
+    assert config["network"]["init_args"]["hidden"] == [4]
+    assert config["story"] == {"class_path": "ppvae.models.stories.vae"}
     assert config["prior"] == {"class_path": "ppvae.models.priors.StandardNormal"}
     assert config["encoder"] == {"class_path": "ppvae.models.guides.DiagonalNormal"}
     assert (config["objective"], config["objective_args"]) == ("iwae", {"particles": 50})
-    assert {key: config[key] for key in ("data", "latent", "hidden", "epochs")} == {
+    assert {key: config[key] for key in ("data", "latent", "epochs")} == {
         "data": "digits",
         "latent": 2,
-        "hidden": [4],
         "epochs": 2,
     }
     assert {"root", "binarisation", "scaling", "batch_size", "lr", "seed"} <= config.keys()
@@ -296,7 +296,13 @@ def test_an_objective_of_ones_own(ppvae_says):
 
 
 def test_a_configuration_file_with_short_names_and_overrides_after_it(ppvae_says):
-    config = {"data": "real.npy", "latent": 3, "hidden": [4], "epochs": 1, "prior": "GaussianMixture"}
+    config = {
+        "data": "real.npy",
+        "latent": 3,
+        "network": {"class_path": "MLP", "init_args": {"hidden": [4]}},
+        "epochs": 1,
+        "prior": "GaussianMixture",
+    }
     Path("a.yaml").write_text(yaml.safe_dump(config | {"objective": "iwae", "objective_args": {"particles": 4}}))
     ppvae_says("fit", "--config", "a.yaml", "--latent", "2", "--prior.components", "3", "--out", "RUN")
     assert weights("RUN")["prior.loc"].shape == (3, 2)
@@ -330,8 +336,18 @@ def test_print_config_shows_every_option_and_can_be_used(capsys, ppvae_says):
     words = [*REAL, "--prior", "GaussianMixture", "--prior.components=3", "--objective=iwae", "--objective.particles=4"]
     text = shown(capsys, *words, "--print_config")
     config = yaml.safe_load(text)
-    options = {"data", "root", "binarisation", "scaling", "label", "latent", "hidden", "prior", "likelihood", "encoder"}
-    assert config.keys() == options | {"objective", "objective_args", "epochs", "batch_size", "lr", "seed", "out"}
+    options = {"data", "root", "binarisation", "scaling", "label", "latent", "prior", "likelihood", "encoder"}
+    assert config.keys() == options | {
+        "story",
+        "network",
+        "objective",
+        "objective_args",
+        "epochs",
+        "batch_size",
+        "lr",
+        "seed",
+        "out",
+    }
     assert config["prior"]["init_args"] == {"components": 3}
     Path("a.yaml").write_text(text)
     ppvae_says("fit", "--config", "a.yaml", "--out", "A")
@@ -344,9 +360,9 @@ def test_print_config_of_a_comparison_and_its_flags(capsys):
     assert yaml.safe_load(shown(capsys, "fit", "--lr", "0.5", "--print_config=skip_default")) == {"lr": 0.5}
 
 
-FIT = "config print_config data root binarisation scaling label latent hidden prior likelihood encoder objective "
-FIT += "objective_args epochs batch_size lr seed out"
-COMPARE = "config print_config data root label latent epochs batch_size lr particles seeds out"
+FIT = "config print_config data root binarisation scaling label latent prior likelihood encoder story network "
+FIT += "objective objective_args epochs batch_size lr seed out"
+COMPARE = "config print_config lineup contender common data root label latent epochs batch_size lr particles seeds out"
 
 
 @pytest.mark.parametrize(
@@ -465,22 +481,21 @@ def test_a_corrupt_run_is_refused(ppvae_says, refusal, name):
 
 
 @pytest.fixture
-def tiny_lineup(monkeypatch):
+def tiny_lineup():
     """Three contenders, one of them a point mass, on two views of twenty dark pixels with labels."""
     draw = np.random.default_rng(0)
     images, labels = draw.integers(0, 9, size=(60, 1, 5, 4), dtype=np.uint8), np.arange(60) % 3
     images[labels == 1] //= 4
     np.savez("images.npz", x=images, y=labels)
-    binomial, normal = partial(likelihoods.Binomial, total_count=255), partial(likelihoods.Normal, variance=0.1)
-    contenders = [
-        Contender("counts, z = 2", vae(priors.StandardNormal, binomial), {}, latent=2),
-        Contender("counts, IWAE", vae(priors.StandardNormal, binomial), {}, objective=partial(iwae, particles=3)),
-        Contender("scaled", vae(priors.StandardNormal, normal), {"scaling": "unit"}),
-        Contender("point mass", autoencoder(priors.Flat, [4]), {"scaling": "unit"}, evidence=False),
-    ]
-    monkeypatch.setattr("ppvae.lineup.HIDDEN", [4])
-    monkeypatch.setattr("ppvae.lineup.lineup", lambda observation: contenders)
-    return ["compare", "--data", "images.npz", "--latent", "3", "--epochs", "2", "--particles", "30"]
+    contenders = {
+        "counts, z = 2": "--latent 2",
+        "counts, IWAE": "--objective iwae --objective.particles 3",
+        "scaled": "--scaling unit --likelihood Normal",
+        "point mass": "--scaling unit --likelihood Normal --encoder PointMass --prior Flat",
+    }
+    Path("four.yaml").write_text(yaml.safe_dump(contenders, sort_keys=False))
+    common = ["--common", "--network.hidden [4]", "--epochs", "2", "--particles", "30"]
+    return ["compare", "--lineup", "four.yaml", "--data", "images.npz", "--latent", "3", *common]
 
 
 class References(HTMLParser):
@@ -577,10 +592,10 @@ def test_a_comparison_needs_at_least_one_of_everything(tiny_lineup, refusal, opt
 def test_a_comparison_leaves_out_the_contender_that_breaks(tiny_lineup, capsys, monkeypatch):
     enter = lineup.enter
 
-    def broken(contender, data, **options):
+    def broken(parser, contender, *options):
         if contender.name == "scaled":
             raise NotFinite("the loss is nan in epoch 1")
-        return enter(contender, data, **options)
+        return enter(parser, contender, *options)
 
     monkeypatch.setattr("ppvae.lineup.enter", broken)
     assert cli.main([*tiny_lineup, "--out", "DIR"]) == 0
@@ -590,7 +605,7 @@ def test_a_comparison_leaves_out_the_contender_that_breaks(tiny_lineup, capsys, 
 
 
 def test_a_comparison_in_which_all_break_is_refused(tiny_lineup, capsys, monkeypatch):
-    def broken(contender, data, **options):
+    def broken(*_):
         raise NotFinite("the loss is nan in epoch 1")
 
     monkeypatch.setattr("ppvae.lineup.enter", broken)
@@ -598,6 +613,19 @@ def test_a_comparison_in_which_all_break_is_refused(tiny_lineup, capsys, monkeyp
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("ppvae: error: no contender could be fitted; counts, z = 2, seed 0")
     assert not Path("DIR").exists()
+
+
+def test_contenders_may_be_named_one_by_one(tiny_lineup, capsys):
+    words = ["--contender=--prior GaussianMixture --prior.components 3", "--contender", "--latent 5"]
+    compared(capsys, *tiny_lineup[:1], *tiny_lineup[3:], *words, "--out", "DIR")
+    names = {row["name"] for row in table("DIR/table.csv")}
+    assert names == {"--prior GaussianMixture --prior.components 3", "--latent 5"}
+
+
+def test_a_contender_may_stand_beside_a_line_up(tiny_lineup, capsys):
+    compared(capsys, *tiny_lineup, "--contender=--prior GaussianMixture", "--out", "DIR")
+    assert "--prior GaussianMixture" in {row["name"] for row in table("DIR/table.csv")}
+    assert len(table("DIR/table.csv")) == 5
 
 
 def test_a_comparison_may_measure_on_the_first_test_rows(tiny_lineup):
@@ -637,32 +665,38 @@ def test_a_wrong_command_is_refused(refusal, words, said):
         (["--data", "nan.npy"], ["finite", "got nan at row 1, column 3"]),
         (["--data", "my_file.py"], ["unknown data 'my_file.py'"]),
         (["--data", "grey.npy", "--likelihood", "Bernoulli"], ["{0, 1}", "binarise", "threshold, static or dynamic"]),
-        (["--data", "counts.npy", "--likelihood=Binomial", "--likelihood.total_count=5"], ["{0, ..., 5}", "largest"]),
+        (["--data", "counts.npy", "--likelihood=Binomial"], ["the likelihood needs total_count", "largest level"]),
         (["--data", "counts.npy"], ["no likelihood is natural", "name one, or standardise"]),
         (["--binarisation", "static"], ["largest level", "real.npy"]),
         (["--binarisation", "odd"], ["--binarisation should be one of", "got odd"]),
-        (["--prior", "GausianMixture"], ["unknown prior 'GausianMixture': it should be GaussianMixture or"]),
+        (["--prior", "GausianMixture"], ["unknown prior 'GausianMixture': it should be one of GaussianMixture, "]),
         (["--likelihood", "Gaussian"], ["unknown likelihood 'Gaussian'", "Normal", "Binomial", "Bernoulli"]),
-        (["--encoder", "Diagonal"], ["unknown encoder 'Diagonal': it should be DiagonalNormal or PointMass"]),
-        (["--objective", "iwea"], ["unknown objective 'iwea': it should be iwae or elbo"]),
+        (["--encoder", "Diagonal"], ["unknown encoder 'Diagonal': it should be one of DiagonalNormal, "]),
+        (["--objective", "iwea"], ["unknown objective 'iwea': it should be one of iwae, elbo"]),
         (["--objective", "my_file.gone"], ["objective 'my_file.gone' should be importable"]),
         (["--objective", "iwae", "--objective.particles", "0"], ["particles should be at least 1, got 0"]),
         (["--objective", "iwae", "--objective.particles", "x"], ["particles should be int, got x"]),
-        (["--objective", "iwae", "--objective.samples", "5"], ["iwae takes particles, got samples"]),
+        (["--objective", "iwae", "--objective.samples", "5"], ["iwae takes particles (int), got samples"]),
         (["--prior", "my_file.Gone"], ["prior 'my_file.Gone' should be importable"]),
         (["--prior", "gone.MyPrior"], ["No module named 'gone'"]),
         (["--prior", "not_python.Prior"], ["SyntaxError", "not_python.py"]),
         (["--prior", "my_file.Raises"], ["the prior could not be made: KeyError: 'no such luck'"]),
         (["--prior", "my_file.MyLikelihood"], ["the prior should give a distribution"]),
-        (["--prior", "GaussianMixture", "--prior.component", "7"], ["GaussianMixture takes components, got component"]),
-        (["--prior", "GaussianMixture", "--prior.components", "x"], ["--prior.components should be int, got x"]),
+        (
+            ["--prior", "GaussianMixture", "--prior.component", "7"],
+            ["GaussianMixture takes components (int), got component"],
+        ),
+        (
+            ["--prior", "GaussianMixture", "--prior.components", "x"],
+            ["--prior.components of GaussianMixture should be int, got x"],
+        ),
         (["--config", "gone.yaml"], ["there is no configuration file gone.yaml"]),
         (["--config", "my_file.py"], ["my_file.py should"]),
         (["--epochs", "0"], ["epochs should be at least 1, got 0"]),
         (["--latent", "0"], ["latent should be at least 1, got 0"]),
         (["--batch_size", "0"], ["batch_size should be at least 1, got 0"]),
         (["--lr", "0"], ["lr should be positive and finite, got 0"]),
-        (["--hidden", "20"], ["[200, 100]", "got 20"]),
+        (["--network.hidden", "20"], ["[200, 100]", "got 20"]),
         (["--nonsense", "3"], ["unrecognized arguments: --nonsense 3"]),
         (["--epoch", "3"], ["unrecognized arguments: --epoch 3"]),
     ],

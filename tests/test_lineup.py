@@ -6,30 +6,43 @@ import pytest
 import torch
 
 import ppvae
-from ppvae import data, lineup, metrics
+from ppvae import data, lineup, metrics, networks
+from ppvae.arguments import fit_parser, parse
 from ppvae.inference import elbo, importance, prior_sampling
 from ppvae.inference.comparison import group_results
 from ppvae.inference.programs import codes, reconstruct
-from ppvae.models import likelihoods, priors
+from ppvae.models import assemble, guides, likelihoods, priors
 
-OPTIONS = {"latent": 3, "epochs": 2, "batch_size": 500, "lr": 0.01, "particles": 30, "progress": False}
-
-
-def digits(rows=40, **view):
-    return lineup.view_of("digits", "data", None, rows, **view)
+COMMON = ["--latent", "3", "--epochs", "2", "--batch_size", "500", "--lr", "0.01", "--network.hidden", "[8]"]
 
 
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
-    monkeypatch.setattr("ppvae.lineup.HIDDEN", [8])
+def digits(**view):
+    words = [word for name, value in view.items() for word in (f"--{name}", value)]
+    return lineup.view_of(parse(fit_parser(), words), 40)
 
 
-def test_a_row_is_what_its_names_say():
-    build = lineup.vae(priors.StandardNormal, partial(likelihoods.Binomial, total_count=16))
-    found = lineup.enter(lineup.Contender("one", build), digits(), seed=3, **OPTIONS)
+def made(**lines):
+    return lineup.contenders(lines, COMMON, latent=3)
+
+
+def compete(*contenders, seeds=1):
+    return list(lineup.compete(contenders, seeds=seeds, particles=30, test_rows=40, progress=False))
+
+
+def test_a_row_is_what_its_words_say():
+    (contender,) = made(one="--prior GaussianMixture --prior.components 4")
+    found = lineup.enter(fit_parser(), contender, digits(), seed=3, particles=30, progress=False)
     seen = digits()
     torch.manual_seed(3)
-    story = build(seen, 3)
+    story = assemble(
+        partial(priors.GaussianMixture, components=4),
+        partial(likelihoods.Binomial, total_count=16),
+        guides.DiagonalNormal,
+        shape=(1, 8, 8),
+        latent=3,
+        network=networks.MLP([8]),
+        input_scale=1 / 16,
+    )
     history = ppvae.fit(story, seen.train, objective=elbo, epochs=2, batch_size=500, lr=0.01, seed=3, valid=seen.valid)
     assert found.history.loss == history.loss
     assert found.history.valid == history.valid
@@ -50,8 +63,8 @@ def test_a_row_is_what_its_names_say():
 
 
 def test_seeds_start_from_other_weights_and_contenders_of_one_seed_from_the_same():
-    contender = lineup.Contender("one", lineup.vae(priors.StandardNormal, likelihoods.Normal), {"scaling": "unit"})
-    found = list(lineup.compete([contender, contender], digits, seeds=2, **OPTIONS))
+    (contender,) = made(one="--scaling unit")
+    found = compete(contender, contender, seeds=2)
     losses = [entry.history.loss for entry in found]
     assert losses[0] == losses[2]
     assert losses[1] == losses[3]
@@ -59,42 +72,70 @@ def test_seeds_start_from_other_weights_and_contenders_of_one_seed_from_the_same
 
 
 def test_the_view_is_resampled_at_every_pass():
-    contender = lineup.Contender(
-        "one", lineup.vae(priors.StandardNormal, likelihoods.Bernoulli), {"binarisation": "dynamic"}
-    )
-    (found,) = lineup.compete([contender], digits, seeds=1, **OPTIONS)  # grey pixels would be refused
+    (found,) = compete(*made(one="--binarisation dynamic"))  # grey pixels would be refused
     assert found.result.evidence.measure == "mass"
 
 
 def test_a_density_of_counts_stands_in_a_group_of_its_own():
-    contender = lineup.Contender("one", lineup.vae(priors.StandardNormal, likelihoods.Normal))
-    (found,) = lineup.compete([contender], digits, seeds=1, **(OPTIONS | {"lr": 1e-4}))
+    (found,) = compete(*made(one="--likelihood Normal --lr 1e-4"))
     assert found.result.group.endswith("scored as a density")
 
 
+def test_what_cannot_be_made_for_these_data_is_left_out_and_named():
+    found = compete(*made(one="--scaling unit --likelihood Binomial", two=""))
+    assert isinstance(found[0], lineup.Failed)
+    assert str(found[0]).startswith("one, seed 0: the likelihood needs total_count, which follows from data with a lar")
+    assert isinstance(found[1], lineup.Fitted)
+
+
+def test_a_point_mass_and_a_flat_prior_have_no_evidence():
+    for entry in compete(*made(one="--encoder PointMass", two="--encoder PointMass --prior Flat", three="--story pca")):
+        assert entry.result.evidence is None
+        assert entry.result.naive is None
+
+
+def test_wrong_words_name_the_contender():
+    with pytest.raises(ValueError, match="contender 'mine': unknown prior 'Gausian'"):
+        made(mine="--prior Gausian")
+    with pytest.raises(ValueError, match="should be int, got many"):
+        made(mine="--prior GaussianMixture --prior.components many")
+
+
+def test_a_line_up_of_ones_own_is_a_file_of_names_and_words(tmp_path):
+    (tmp_path / "mine.yaml").write_text("plain:\nmixed: --prior GaussianMixture\n")
+    seen = data.load("digits").observation
+    assert lineup.lineup(str(tmp_path / "mine.yaml"), seen) == {"plain": "", "mixed": "--prior GaussianMixture"}
+    (tmp_path / "bad.yaml").write_text("- a\n- b\n")
+    with pytest.raises(ValueError, match="should hold contenders as lines of `name: words of ppvae fit`"):
+        lineup.lineup(str(tmp_path / "bad.yaml"), seen)
+    with pytest.raises(ValueError, match="unknown line-up 'prior': it should be one of priors, "):
+        lineup.lineup("prior", seen)
+
+
+def test_every_line_up_of_the_package_can_be_parsed():
+    for name in lineup.names():
+        lines = lineup.lineup(name, data.load("digits").observation)
+        assert len(lineup.contenders(lines, [], latent=8)) == len(lines) >= 8
+
+
 def test_the_line_up_of_the_digits():
-    contenders = {c.name: c for c in lineup.lineup(data.load("digits").observation)}
+    lines = lineup.lineup("overview", data.load("digits").observation)
+    contenders = {c.name: c.options for c in lineup.contenders(lines, [], latent=8)}
     assert len(contenders) == 15
-    fixed, learned = contenders["N(0, I), Normal(c = 0.05), ELBO"], contenders["N(0, I), Normal(c learned), ELBO"]
-    seen = digits(scaling="unit")
-    assert not fixed.build(seen, 2).likelihood.log_scale.requires_grad
-    assert learned.build(seen, 2).likelihood.log_scale.requires_grad
-    assert all((c.objective is lineup.IWAE) == name.endswith("IWAE") for name, c in contenders.items())
-    assert lineup.IWAE.keywords == {"particles": 20}
-    mixtures = {name for name, c in contenders.items() if c.evidence and "GaussianMixture" in str(c.build(seen, 2))}
-    assert mixtures == {name for name in contenders if name.startswith("mixture")}
-    assert {name for name, c in contenders.items() if not c.evidence} == {
-        "PCA",
-        "linear autoencoder",
-        "deep autoencoder",
-        "autoencoder, N(0, I) on z (MAP)",
-    }
+    assert contenders["N(0, I), Normal(c = 0.05), ELBO"].likelihood.init_args.learned is False
+    assert contenders["N(0, I), Normal(c learned), ELBO"].likelihood.init_args.learned is True
+    for name, options in contenders.items():
+        assert (options.objective == "iwae") == name.endswith("IWAE")
+        assert ("GaussianMixture" in options.prior.class_path) == name.startswith("mixture")
+        assert (options.latent == 2) == name.endswith("z = 2")
+    assert contenders["N(0, I), Bernoulli, IWAE"].objective_args == {"particles": 20}
+    assert not any(c.name.endswith("z = 2") for c in lineup.contenders(lines, [], latent=2))
 
 
 @pytest.mark.parametrize(("kind", "maximum", "scaling"), [("binary", 1, "none"), ("real", None, "none")])
 def test_other_kinds_of_data_have_a_line_up_too(kind, maximum, scaling):
     observation = data.Observation("a", kind, (4,), maximum=maximum, scaling=scaling)
-    names = [contender.name for contender in lineup.lineup(observation)]
+    names = list(lineup.lineup("overview", observation))
     assert any("Bernoulli" in name for name in names) == (kind == "binary")
     assert not any("Binomial" in name for name in names)
     assert "PCA" in names

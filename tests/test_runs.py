@@ -14,7 +14,7 @@ from ppvae import arguments, build, data, runs
 from ppvae.inference import Evidence, importance, log_weights
 from ppvae.train import Epoch
 
-WORDS = ["--data", "real.npy", "--latent", "2", "--hidden", "[4]", "--prior", "GaussianMixture"]
+WORDS = ["--data", "real.npy", "--latent", "2", "--network.hidden", "[4]", "--prior", "GaussianMixture"]
 EPOCHS = [Epoch(1, 3.5, 4.5, 0.25), Epoch(2, 2.5, math.nan, 0.25)]
 
 
@@ -199,7 +199,14 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, name):
 
 
 OBSERVATION = {"name": "real.npy", "kind": "real", "shape": [4], "maximum": None, "binarisation": "none"}
-OBSERVATION |= {"scaling": "none", "log_jacobian": 0.0, "contrast": 1.0, "units": "nats per datum", "fingerprint": ""}
+OBSERVATION |= {
+    "scaling": "none",
+    "log_jacobian": 0.0,
+    "contrast": 1.0,
+    "units": "nats per datum",
+    "classes": None,
+    "fingerprint": "",
+}
 
 
 @pytest.mark.parametrize(

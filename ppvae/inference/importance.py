@@ -14,10 +14,19 @@ from torch import Tensor
 
 from ppvae.base import Batch, Story
 from ppvae.inference.checks import check_data
-from ppvae.inference.programs import as_batch, evaluating, is_auxiliary, latent_sites, placed, run, sample_sites
+from ppvae.inference.programs import (
+    as_batch,
+    as_seen,
+    evaluating,
+    is_auxiliary,
+    is_point_mass,
+    latent_sites,
+    placed,
+    run,
+    sample_sites,
+)
 from ppvae.inference.weights import (
     effective_sample_size,
-    is_point_mass,
     log_mean_exp,
     log_weights,
     pareto_k,
@@ -30,6 +39,10 @@ BLOCK = 4096
 """Particles drawn from one random stream and evaluated at once. It bounds the memory, whatever the particle count."""
 
 Bound = Literal["stochastic lower bound", "stochastic upper bound", "exact"]
+
+
+class NoDensity(ValueError):
+    """There is no evidence to estimate: the guide is a point mass, or the prior integrates to no number."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +168,7 @@ def prior_log_weights(story: Story, data: Batch, particles: int = 1) -> Tensor:
     try:
         trace = run(story.model, batch, particles)
     except NotImplementedError as error:
-        raise ValueError("the prior should be proper to be drawn from; this one has no sampler") from error
+        raise NoDensity("the prior should be proper to be drawn from; this one has no sampler") from error
     return sum_sites((site for site in sample_sites(trace) if site["is_observed"]), particles, len(batch[0]))
 
 
@@ -171,6 +184,7 @@ def _estimate(
 ) -> Evidence:
     if particles < 1:
         raise ValueError(f"particles should be at least 1, got {particles}")
+    batch = as_seen(story, batch)  # so that what stands where a value is missing seeds nothing
     columns = []
     seen: Counter[bytes] = Counter()
     with evaluating(story), own_generators():
@@ -207,7 +221,7 @@ def _observed(story: Story, datum: tuple[Tensor, ...]) -> tuple[str, list[str]]:
     observed = [site for site in sites if site["is_observed"] and site["name"] not in factors]
     for site in sites:
         if isinstance(site["fn"], dist.ImproperUniform) and not site["is_observed"]:
-            raise ValueError(f"evidence needs a proper prior; that of site '{site['name']}' integrates to no number")
+            raise NoDensity(f"evidence needs a proper prior; that of site '{site['name']}' integrates to no number")
     discrete = all(site["fn"].support.is_discrete for site in observed)
     return "mass" if discrete else "density", factors
 
@@ -233,7 +247,7 @@ def _check_point_mass(story: Story, datum: tuple[Tensor, ...]) -> None:
         return  # point masses beside it carry its density
     for site in sites:
         if is_point_mass(site["fn"]):
-            raise ValueError(
+            raise NoDensity(
                 f"importance sampling needs a guide with a density; latent site '{site['name']}' has a point mass "
                 "(Delta): use a guide such as DiagonalNormal, or prior_sampling"
             )

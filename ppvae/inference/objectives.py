@@ -1,9 +1,15 @@
 """Objectives: reductions of log-weights to a scalar loss, in nats per datum, that `fit` minimises."""
 
+import pyro
+import torch
+from pyro.infer import TraceEnum_ELBO
 from torch import Tensor
 
 from ppvae.base import Batch, Story
+from ppvae.inference.programs import as_batch
 from ppvae.inference.weights import log_mean_exp, weigh
+
+__all__ = ["elbo", "enumerated_elbo", "iwae"]
 
 
 def elbo(story: Story, data: Batch, particles: int = 1) -> Tensor:
@@ -23,6 +29,38 @@ def elbo(story: Story, data: Batch, particles: int = 1) -> Tensor:
         # E[grad log q] = 0: the 1 takes away that term of log_w's own gradient, which would only add variance
         log_w = log_w + (log_w.detach() + 1) * (log_score - log_score.detach())
     return -log_w.mean()
+
+
+def enumerated_elbo(story: Story, data: Batch, particles: int = 1, nesting: int = 1) -> Tensor:
+    """The ELBO with a sum over every value of the discrete latents that ask for it, nats per datum.
+
+    Pyro's `TraceEnum_ELBO` divided by the batch. A site asks with `infer={"enumerate": "parallel"}`, in the guide: its
+    values are weighted by the guide's probabilities; or in the model alone: it is summed out of the likelihood. Other
+    sites are drawn, as for `elbo`, which this is where no site asks. Kingma et al. 2014, section 3.1,
+    https://arxiv.org/abs/1406.5298
+
+    Args:
+        story: any object with `model` and `guide`.
+        data: `(batch, features)`, or a tuple of tensors of equal length.
+        particles: draws per datum of the sites that are drawn.
+        nesting: how deep the story's plates go: 1 for the data plate alone, 3 with another one at dim -3.
+    """
+    batch = as_batch(data)
+    for option, value in {"particles": particles, "nesting": nesting}.items():
+        if value < 1:
+            raise ValueError(f"{option} should be at least 1, got {value}")
+    pyro_elbo = TraceEnum_ELBO(
+        num_particles=particles,
+        max_plate_nesting=nesting,
+        vectorize_particles=True,
+        strict_enumeration_warning=False,
+    )
+    store = pyro.get_param_store()
+    with store.scope(store.get_state()):
+        if torch.is_grad_enabled():
+            return pyro_elbo.differentiable_loss(story.model, story.guide, *batch) / len(batch[0])
+        loss = pyro_elbo.loss(story.model, story.guide, *batch) / len(batch[0])
+        return torch.tensor(loss, dtype=torch.result_type(batch[0], 1.0), device=batch[0].device)
 
 
 def iwae(story: Story, data: Batch, particles: int = 50) -> Tensor:

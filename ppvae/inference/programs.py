@@ -1,12 +1,15 @@
 """Run a story's two programs and read what they say: any pair with a data plate at dim -1, ours or anyone's."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.distributions import constraints
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -30,6 +33,28 @@ def as_batch(data: Batch) -> tuple[Tensor, ...]:
     if lengths[0] < 1:
         raise ValueError("a batch should hold at least 1 datum, got 0")
     return batch
+
+
+def batch_for(story: Story, x: Tensor, **others: Tensor | None) -> tuple[Tensor, ...]:
+    """x, and of the others what the story's model names after it: `model(self, x, labels)` gets `labels`.
+
+    Raises:
+        ValueError: the model needs what is not there.
+    """
+    batch = [x]
+    for parameter in list(inspect.signature(story.model).parameters.values())[1:]:
+        tensor = others.get(parameter.name)
+        if tensor is None:
+            if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+                raise ValueError(f"{type(story).__name__} needs {parameter.name}, which these data do not have")
+            break
+        batch.append(tensor)
+    return tuple(batch)
+
+
+def as_seen(story: Story, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The batch as the story's programs see it: one with missing values says by a method `seen` what stands there."""
+    return tuple(story.seen(*batch)) if hasattr(story, "seen") else batch
 
 
 def networks_of(story: Any) -> nn.Module:
@@ -97,6 +122,53 @@ def check_one_plate(*traces: poutine.Trace) -> None:
         raise ValueError(f"every site should lie in one plate at dim -1, the data plate; there is {where}")
 
 
+def check_measures(guide: poutine.Trace, model: poutine.Trace) -> None:
+    """A latent should have one kind of support in both: a mass has no ratio to a density, nor a sphere's to a space's.
+
+    A guide's point mass goes with any.
+    """
+    for site in latent_sites(guide):
+        if site["name"] in model.nodes and not is_point_mass(site["fn"]):
+            drawn, expected = (_support(trace.nodes[site["name"]]["fn"]) for trace in (guide, model))
+            if drawn and expected and _measure(drawn) != _measure(expected):
+                raise ValueError(
+                    f"the guide should draw site '{site['name']}' from a support like the model's, {expected}; it "
+                    f"draws from {drawn}, so their densities have no ratio"
+                )
+
+
+def _support(fn: Any) -> Any:
+    """A distribution's support, of one element where they are alike; None where it does not say."""
+    try:
+        support = fn.support
+    except (AttributeError, NotImplementedError):
+        return None
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return None if constraints.is_dependent(support) else support
+
+
+def _measure(support: Any) -> str:
+    """What a density is with respect to: counting, the surface of a set of lower dimension, or all of the space."""
+    if support.is_discrete:
+        return "counting"
+    return next((name for name, kind in _SURFACES.items() if isinstance(support, kind)), "volume")
+
+
+_SURFACES = {
+    "sphere": type(constraints.sphere),
+    "simplex": type(constraints.simplex),
+    "correlation": type(constraints.corr_cholesky),
+}
+
+
+def is_point_mass(fn: Any) -> bool:
+    """Whether a distribution is a Delta, under any wrapping."""
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return isinstance(fn, dist.Delta)
+
+
 def is_auxiliary(site: Site) -> bool:
     """Whether a guide's site is no latent of the model: others are functions of it, with its density."""
     return bool(site["infer"].get("is_auxiliary"))
@@ -160,28 +232,43 @@ def codes(story: Story, data: Batch) -> Tensor:
 
 
 @torch.no_grad()
+def drawn_codes(story: Story, data: Batch, draws: int = 1) -> Tensor:
+    """Draws from the guide q(z | x) of every latent site, side by side: `(draws * batch, latent)`.
+
+    Draws come from torch's global generator: seed it, or fork it, at the edge.
+    """
+    batch = tuple(part.repeat(draws, *[1] * (part.dim() - 1)) for part in placed(story, data))
+    with evaluating(story):
+        trace = run(story.guide, batch, particles=1)
+    return torch.cat([_by_datum(site["fn"], site["value"]) for site in latent_sites(trace)], dim=-1)
+
+
+@torch.no_grad()
 def reconstruct(story: Story, data: Batch) -> Tensor:
     """E[x | z] at the guide's mean z, `(batch, features)`."""
     batch = placed(story, data)
     with evaluating(story):
         with _AtMeans():
             trace = run(story.guide, batch, particles=1)
-        return _observed_mean(run(poutine.replay(story.model, trace=trace), batch, particles=1))
+        return _observed_mean(run(poutine.replay(story.model, trace=trace), batch, particles=1), batch)
 
 
 @torch.no_grad()
-def generate(story: Story, like: Tensor) -> Tensor:
-    """E[x | z] at draws z from the prior, one per row of `like`, whose values do not matter: `(batch, features)`.
+def generate(story: Story, like: Batch) -> Tensor:
+    """E[x | z] at draws z from the prior, one per row of `like`, whose x does not matter: `(batch, features)`.
 
     Draws come from torch's global generator: seed it, or fork it, at the edge.
     """
+    batch = placed(story, like)
     with evaluating(story):
-        return _observed_mean(run(story.model, placed(story, like), particles=1))
+        return _observed_mean(run(story.model, batch, particles=1), batch)
 
 
-def _observed_mean(trace: poutine.Trace) -> Tensor:
-    means = [_by_datum(site["fn"], site["fn"].mean) for site in sample_sites(trace) if _is_data(site)]
-    return torch.cat(means, dim=-1)
+def _observed_mean(trace: poutine.Trace, batch: tuple[Tensor, ...]) -> Tensor:
+    """The means of the sites that observe a tensor of the batch as it is; of all that observe, where none does."""
+    sites = [site for site in sample_sites(trace) if _is_data(site)]
+    given = [site for site in sites if any(site["value"] is part for part in batch)]  # not labels made from one
+    return torch.cat([_by_datum(site["fn"], site["fn"].mean) for site in given or sites], dim=-1)
 
 
 def _by_datum(fn: Any, value: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 import math
 from typing import Any, NamedTuple
 
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -11,8 +10,10 @@ from torch import Tensor
 from ppvae.base import Batch, Story
 from ppvae.inference.programs import (
     as_batch,
+    check_measures,
     check_one_plate,
     is_auxiliary,
+    is_point_mass,
     latent_sites,
     log_density,
     run,
@@ -56,13 +57,6 @@ def _check_auxiliary(sites: list[Any]) -> None:
             f"a guide's auxiliary site should be what its point masses are one-to-one functions of; {names} is not, so "
             "the guide has no density"
         )
-
-
-def is_point_mass(fn: Any) -> bool:
-    """Whether a distribution is a Delta, under any wrapping."""
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return isinstance(fn, dist.Delta)
 
 
 def log_joint(story: Story, data: Batch, latents: dict[str, Tensor], particles: int | None = None) -> Tensor:
@@ -112,6 +106,7 @@ def weigh(story: Story, data: Batch, particles: int, scaled: bool = False) -> tu
     draws = draw(story, batch, particles, scaled)
     trace = joint_trace(story, batch, draws.latents, particles)
     check_one_plate(draws.trace, trace)
+    check_measures(draws.trace, trace)
     return sum_sites(sample_sites(trace), particles, len(batch[0]), scaled) - draws.log_q, draws.log_score
 
 
