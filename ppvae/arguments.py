@@ -134,7 +134,9 @@ def _qualified(option: str, name: str) -> str:
     module = SWAPPED[option]
     if name in names(module):
         return f"{module.__name__}.{name}"
-    raise ValueError(f"unknown {option} '{name}': it should be one of {nearest(name, names(module))}, or an import path")
+    raise ValueError(
+        f"unknown {option} '{name}': it should be one of {nearest(name, names(module))}, or an import path"
+    )
 
 
 def names(module: ModuleType) -> list[str]:

@@ -15,7 +15,6 @@ from ppvae.inference.importance import own_generators
 from ppvae.inference.programs import drawn_codes
 from ppvae.models import assemble, priors
 
-
 ROWS = 10_000  # codes that an ex-post prior is fitted to, at least
 
 
@@ -39,7 +38,9 @@ def find_objective(name: str, arguments: dict[str, Any]) -> "partial[Tensor]":
 
 def _named_objective(name: str) -> Callable[..., Any]:
     if "." not in name and name not in OBJECTIVES:
-        raise ValueError(f"unknown objective '{name}': it should be one of {nearest(name, OBJECTIVES)}, or an import path")
+        raise ValueError(
+            f"unknown objective '{name}': it should be one of {nearest(name, OBJECTIVES)}, or an import path"
+        )
     function = imported("objective", name) if "." in name else getattr(objectives, name)
     if not callable(function):
         raise ValueError(f"objective '{name}' should be a function of a story and data, got {function!r}")
@@ -89,7 +90,7 @@ def build_story(parser: ArgumentParser, options: Namespace, seen: Observation, x
         latent=options.latent,
         network=made.network,
         input_scale=seen.input_scale,
-        x=x,
+        x=None if x is None else x.nan_to_num(nan=0.0),
         maximum=seen.maximum,
         classes=seen.classes,
         output_bias=options.output_bias,

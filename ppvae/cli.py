@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser, Namespace
 
-from ppvae import build, figures, lineup, report, runs, train
+from ppvae import build, data, figures, lineup, report, runs, train
 from ppvae.arguments import PartsInBrief, fit_parser, parse, use_working_folder
 from ppvae.base import Objective
 from ppvae.data import Dataset, Observation
 from ppvae.inference.comparison import group_results
 from ppvae.inference.importance import importance, own_generators
-from ppvae.inference.programs import batch_for
+from ppvae.inference.programs import batch_for, scored
 from ppvae.progress import console, track
 
 
@@ -90,6 +90,7 @@ def compare_options() -> ArgumentParser:
     parser.add_argument("--data", type=str, default="digits", help="a known name, or a .npy, .npz, .csv or folder")
     parser.add_argument("--root", type=str, default="data", help="folder that holds torchvision's files")
     parser.add_argument("--label", type=str, default=None, help="the column of labels in a .csv file")
+    parser.add_argument("--missing", type=data.Missing, default="refuse", help="nan and empty cells: refuse or mask")
     parser.add_argument("--latent", type=int, default=8, help="number of latent dimensions")
     parser.add_argument("--epochs", type=int, default=None, help="passes in every fit; 1,000 steps' worth, 10 to 100")
     parser.add_argument("--batch_size", type=int, default=128, help="rows per step")
@@ -171,8 +172,8 @@ def evaluate(options: Namespace) -> None:
     evidence = importance(run.story, batch_for(run.story, **tensors), options.particles, options.seed)
     path = runs.write_evidence(run, evidence, options.split, options.seed)
     print(f"{options.split} split of {run.observation}\n{evidence}\nsaved in {path}")
-    if hasattr(run.story, "scores"):
-        print(f"note: these are figures of {run.story.scores}: compare with their like only")
+    if scored(run.story):
+        print(f"note: these are figures of {scored(run.story)}: compare with their like only")
     if evidence.measure != run.observation.measure:
         print(f"note: a {evidence.measure} of data that have a {run.observation.measure}: compare with its like only")
 
@@ -182,7 +183,9 @@ def compare(options: Namespace) -> None:
     for option in ("latent", "epochs", "batch_size", "test_rows", "particles", "seeds"):
         if options[option] is not None and options[option] < 1:
             raise ValueError(f"{option} should be at least 1, got {options[option]}")
-    source = [word for name in ("data", "root", "label") if options[name] for word in (f"--{name}", options[name])]
+    source = [
+        word for name in ("data", "root", "label", "missing") if options[name] for word in (f"--{name}", options[name])
+    ]
     dataset = lineup.view_of(parse(fit_parser(), source), options.test_rows)
     if options.epochs is None:
         options.epochs = min(100, max(10, 1000 * options.batch_size // len(dataset.train)))
@@ -225,8 +228,13 @@ def entries(options: Namespace, source: list[str], observation: Observation) -> 
     name = options.lineup or (None if options.contender else lineup.OVERVIEW)
     lines = lineup.lineup(name, observation) if name else {}
     lines |= {words.strip() or "as they come": words for words in options.contender}
-    chosen = [word for name in ("latent", "epochs", "batch_size", "lr") for word in (f"--{name}", str(options[name]))]
+    chosen = words_of(options, "latent", "epochs", "batch_size", "lr")
     return lineup.contenders(lines, [*source, *chosen, *shlex.split(options.common)], options.latent)
+
+
+def words_of(options: Namespace, *names: str) -> list[str]:
+    """Some options as the words that say them."""
+    return [word for name in names if options[name] is not None for word in (f"--{name}", str(options[name]))]
 
 
 def summary_line(entry: lineup.Fitted | lineup.Failed) -> str:

@@ -16,6 +16,7 @@ from ppvae.sources import Raw, read_csv, read_digits, read_folder, read_numpy, r
 
 Binarisation = Literal["none", "threshold", "static", "dynamic"]
 Scaling = Literal["none", "unit", "standardise", "dequantise"]
+Missing = Literal["refuse", "mask"]
 Kind = Literal["binary", "levels", "counts", "real"]
 
 
@@ -35,6 +36,7 @@ class Observation:
     log_jacobian: float = 0.0  # log |dx / draw|: log p(raw) = log p(x) + log_jacobian, nats per datum
     contrast: float = 1.0  # the range of x, so that squared errors can be read on a scale from 0 to 1
     units: str = "nats per datum"
+    missing: bool = False  # nan stands for values that were not observed, and figures are of the others
     classes: int | None = None  # labels are 0 ... classes - 1, where there are labels
     fingerprint: str = ""  # of the raw data: figures on other data of the same name are never taken for these
 
@@ -64,6 +66,7 @@ class Observation:
             ("none", "standardise"): "standardised by feature",
             ("none", "dequantise"): "uniformly dequantised to [0, 1]",
         }.get((self.binarisation, self.scaling), f"{self.binarisation} binarisation")
+        how += ", values missing" if self.missing else ""
         return f"{self.name}, {how}: {self.measure} on {self.support}, {self.features} features, {self.units}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -91,9 +94,16 @@ class Dataset:
     dynamic binarisation and dequantisation have one: their `valid` and `test` were drawn once."""
 
     def tensors(self, split: str, rows: int | None = None) -> dict[str, Any]:
-        """What a story may ask for by name: `x`, and `labels` or None; the first `rows` of a split, or all."""
-        labels = getattr(self, f"{split}_labels")
-        return {"x": getattr(self, split)[:rows], "labels": None if labels is None else labels[:rows]}
+        """What a story may ask for by name, None where there is none, of the first `rows` of a split or all of them:
+        `x`, its `labels`, the `mask` of what is observed, and for counts the `library`, each row's total."""
+        x, labels = getattr(self, split)[:rows], getattr(self, f"{split}_labels")
+        observed = ~x.isnan()
+        return {
+            "x": x,
+            "labels": None if labels is None else labels[:rows],
+            "mask": observed if self.observation.missing else None,
+            "library": x.nansum(dim=-1, keepdim=True) if self.observation.kind in {"levels", "counts"} else None,
+        }
 
 
 def load(
@@ -102,6 +112,7 @@ def load(
     binarisation: Binarisation = "none",
     scaling: Scaling = "none",
     label: str | None = None,
+    missing: Missing = "refuse",
     seed: int = 0,
 ) -> Dataset:
     """Load a data set by name, or from a file or folder.
@@ -118,6 +129,8 @@ def load(
             `standardise` (zero mean and unit variance per feature of the training split); `dequantise` (uniform
             noise added to each level, then to [0, 1]: drawn afresh in training, once for valid and test).
         label: the column of labels in a `.csv` file.
+        missing: what to do with nan and with empty cells: `refuse` the data, or `mask` them, so that a story scores the
+            others.
         seed: of the split, of static binarisation and of every draw made once.
 
     Raises:
@@ -130,11 +143,12 @@ def load(
     """
     _one_of("binarisation", binarisation, get_args(Binarisation))
     _one_of("scaling", scaling, get_args(Scaling))
+    _one_of("missing", missing, get_args(Missing))
     if binarisation != "none" and scaling != "none":
         raise ValueError(f"binarised data take no scaling, got binarisation={binarisation} and scaling={scaling}")
     raw = _read(name, Path(root).expanduser(), label)
     generator = torch.Generator().manual_seed(seed)
-    parts, labels = _split(raw, generator)
+    parts, labels = _split(raw, generator, missing)
     observation = _describe(name, raw, parts[0])
     resample = None
     if binarisation != "none":
@@ -165,7 +179,7 @@ def _read(name: str, root: Path, label: str | None) -> Raw:
     raise ValueError(f"unknown data '{name}': it should be one of {', '.join(near)}, or a .npy, .npz, .csv or folder")
 
 
-def _split(raw: Raw, generator: torch.Generator) -> tuple[list[Tensor], list[Tensor | None]]:
+def _split(raw: Raw, generator: torch.Generator, missing: Missing) -> tuple[list[Tensor], list[Tensor | None]]:
     """Train, valid, test: the source's own test rows where it has them, else 70, 10 and 20 % of the shuffled rows."""
     rows = len(raw.values) if raw.test_rows is None else len(raw.values) - raw.test_rows
     order = torch.randperm(rows, generator=generator)
@@ -178,12 +192,12 @@ def _split(raw: Raw, generator: torch.Generator) -> tuple[list[Tensor], list[Ten
     values = torch.from_numpy(np.ascontiguousarray(raw.values)).flatten(1)
     if values.is_floating_point():
         values = values.float()  # first, so that what overflows is found
-    strange = (~torch.isfinite(values)).nonzero()
+    strange = (torch.isinf(values) if missing == "mask" else ~torch.isfinite(values)).nonzero()
     if len(strange):
         row, column = strange[0].tolist()
         raise ValueError(
             f"every value should be a finite number, got {values[row, column]} at row {row}, column {column}: "
-            "drop or fill such rows first"
+            "drop or fill such rows first, or mask what is missing (missing=mask)"
         )
     labels = None if raw.labels is None else torch.from_numpy(raw.labels.astype(np.int64))
     return [values[rows].float() for rows in chosen], [None if labels is None else labels[rows] for rows in chosen]
@@ -191,15 +205,20 @@ def _split(raw: Raw, generator: torch.Generator) -> tuple[list[Tensor], list[Ten
 
 def _describe(name: str, raw: Raw, train: Tensor) -> Observation:
     kind: Kind = "real"
+    missing = bool(np.isnan(raw.values).any())
+    seen = raw.values[~np.isnan(raw.values)] if missing else raw.values
+    if not seen.size or bool(train.isnan().all(dim=0).any()):
+        raise ValueError("every column should have an observed value in the training split; one has none: leave it out")
     if raw.maximum is not None:
         kind = "binary" if raw.maximum == 1 else "levels"
-    elif np.issubdtype(raw.values.dtype, np.integer) and (raw.values >= 0).all():
-        kind = "binary" if (raw.values <= 1).all() else "counts"
+    elif (np.issubdtype(seen.dtype, np.integer) or (missing and _whole(seen))) and (seen >= 0).all():
+        kind = "binary" if (seen <= 1).all() else "counts"
     contrast = float(raw.maximum) if raw.maximum else _range(train)
     fingerprint = hashlib.blake2b(raw.values.tobytes(), digest_size=8).hexdigest()
     named = Path(name).absolute().name
     classes = None if raw.labels is None else int(raw.labels.max()) + 1
-    return Observation(named, kind, raw.shape, raw.maximum, contrast=contrast, classes=classes, fingerprint=fingerprint)
+    record = Observation(named, kind, raw.shape, raw.maximum, contrast=contrast, missing=missing, classes=classes)
+    return replace(record, fingerprint=fingerprint)
 
 
 def _binarise(
@@ -222,8 +241,11 @@ def _scale(
 ) -> tuple[list[Tensor], Observation, Callable[[Tensor], Tensor] | None]:
     features, top = observation.features, observation.maximum
     if scaling == "standardise":
-        mean, scale = parts[0].mean(dim=0), parts[0].std(dim=0, correction=0)
-        low, high = parts[0].amin(dim=0), parts[0].amax(dim=0)
+        train = parts[0].double()  # so that rounding of a mean depends on nothing but its column
+        mean = train.nanmean(dim=0).float()
+        scale = (train - train.nanmean(dim=0)).square().nanmean(dim=0).sqrt().float()
+        low = parts[0].nan_to_num(nan=torch.inf).amin(dim=0)
+        high = parts[0].nan_to_num(nan=-torch.inf).amax(dim=0)
         mean = torch.where(high > low, mean, low)  # a constant feature only moves to zero; rounding may
         scale = torch.where(high > low, scale, torch.ones_like(scale))  # give it a scale that is not quite
         jacobian = -scale.log().sum().item()
@@ -252,7 +274,12 @@ class Dequantise:
 
 
 def _range(x: Tensor) -> float:
-    return max((x.max() - x.min()).item(), 1e-12)
+    seen = x[~x.isnan()]
+    return max((seen.max() - seen.min()).item(), 1e-12)
+
+
+def _whole(values: "np.ndarray[Any, Any]") -> bool:
+    return bool((values == values.round()).all())
 
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:

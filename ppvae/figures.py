@@ -96,7 +96,9 @@ def of_comparison(fitted: Sequence[Fitted], groups: Sequence[Group]) -> Figures:
 
 
 def _has_plane(entry: Fitted) -> bool:
-    return entry.contender.options.latent == 2 and isinstance(getattr(entry.story, "prior", None), priors.StandardNormal)
+    return entry.contender.options.latent == 2 and isinstance(
+        getattr(entry.story, "prior", None), priors.StandardNormal
+    )
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from ppvae.build import build_story, complete, find_objective, settle
 from ppvae.data import Dataset, Observation, load
 from ppvae.inference.comparison import Result
 from ppvae.inference.importance import Evidence, NoDensity, importance, own_generators, prior_sampling
-from ppvae.inference.programs import batch_for, codes, reconstruct
+from ppvae.inference.programs import batch_for, codes, reconstruct, scored
 from ppvae.models import priors
 from ppvae.train import History, NotFinite, fit, learns
 
@@ -164,7 +164,7 @@ def enter(
     with suppress(NoDensity):
         evidence = importance(story, test, particles, seed, progress)
         naive = prior_sampling(story, test, particles, seed, progress)
-    group = str(data.observation) + (f", {story.scores}" if hasattr(story, "scores") else "")
+    group = ", ".join(filter(None, [str(data.observation), scored(story)]))
     if evidence is not None and evidence.measure != data.observation.measure:
         group += f", scored as a {evidence.measure}"
     result = Result(contender.name, group, seed, evidence, naive, measures)
@@ -189,7 +189,7 @@ def measure(story: Any, data: Dataset, train: Any, test: Any) -> dict[str, float
 
 def view_of(options: Namespace, test_rows: int | None) -> Dataset:
     """The data as a contender sees them, measured on the first `test_rows` test data."""
-    names = ("root", "binarisation", "scaling", "label")
+    names = ("root", "binarisation", "scaling", "label", "missing")
     data = load(options.data, **{name: options[name] for name in names}, seed=0)
     labels = None if data.test_labels is None else data.test_labels[:test_rows]
     return replace(data, test=data.test[:test_rows], test_labels=labels)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def reconstruction_error(x: Tensor, reconstruction: Tensor, contrast: float = 1.0) -> float:
-    """Mean over data of the squared error summed over features, with x on a scale from 0 to 1.
+    """Mean over data of the squared error summed over features, with x on a scale from 0 to 1, nan in x left out.
 
     Hinton & Salakhutdinov 2006, https://doi.org/10.1126/science.1127647
 
@@ -22,7 +22,7 @@ def reconstruction_error(x: Tensor, reconstruction: Tensor, contrast: float = 1.
     >>> reconstruction_error(torch.zeros(2, 4), torch.full((2, 4), 8.0), contrast=16)
     1.0
     """
-    return ((x - reconstruction) / contrast).square().sum(dim=-1).mean().item()
+    return ((x - reconstruction) / contrast).square().nansum(dim=-1).mean().item()
 
 
 def active_units(codes: Tensor, threshold: float = 1e-2) -> int:

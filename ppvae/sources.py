@@ -136,7 +136,7 @@ def read_csv(path: Path, label: str | None = None) -> Raw:
         if not table.shape[1]:
             raise ValueError(f"{path} should have a column of numbers beside the labels; it has only '{label}'")
     values = _numbers(path, table)
-    whole = (np.abs(values) < 2**53).all() and (values == values.round()).all()
+    whole = not np.isnan(values).any() and (np.abs(values) < 2**53).all() and (values == values.round()).all()
     return Raw(values.astype(np.int64) if whole else values, (values.shape[1],), labels)
 
 
@@ -198,6 +198,8 @@ def _numbers(path: Path, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.dtype.kind not in "fUS":  # floats, or text that may spell numbers
         raise ValueError(f"{path} should hold numbers only, got {values.dtype}")
+    if values.dtype.kind in "US":
+        values = np.where(np.char.strip(values) == "", "nan", values)  # an empty cell is a missing value
     try:
         return values.astype(np.float64)
     except (TypeError, ValueError) as error:

@@ -336,12 +336,24 @@ def test_print_config_shows_every_option_and_can_be_used(capsys, ppvae_says):
     words = [*REAL, "--prior", "GaussianMixture", "--prior.components=3", "--objective=iwae", "--objective.particles=4"]
     text = shown(capsys, *words, "--print_config")
     config = yaml.safe_load(text)
-    options = {"data", "root", "binarisation", "scaling", "label", "latent", "prior", "likelihood", "encoder"}
+    options = {
+        "data",
+        "root",
+        "binarisation",
+        "scaling",
+        "label",
+        "missing",
+        "latent",
+        "prior",
+        "likelihood",
+        "encoder",
+    }
     assert config.keys() == options | {
         "story",
         "network",
         "objective",
         "objective_args",
+        "output_bias",
         "epochs",
         "batch_size",
         "lr",
@@ -360,9 +372,10 @@ def test_print_config_of_a_comparison_and_its_flags(capsys):
     assert yaml.safe_load(shown(capsys, "fit", "--lr", "0.5", "--print_config=skip_default")) == {"lr": 0.5}
 
 
-FIT = "config print_config data root binarisation scaling label latent prior likelihood encoder story network "
-FIT += "objective objective_args epochs batch_size lr seed out"
-COMPARE = "config print_config lineup contender common data root label latent epochs batch_size lr particles seeds out"
+FIT = "config print_config data root binarisation scaling label missing latent prior likelihood encoder story network "
+FIT += "output_bias objective objective_args epochs batch_size lr seed out"
+COMPARE = "config print_config lineup contender common data root label missing latent epochs batch_size lr particles "
+COMPARE += "seeds out"
 
 
 @pytest.mark.parametrize(
@@ -372,7 +385,7 @@ def test_help_is_complete_and_readable(capsys, command, options):
     text = shown(capsys, command, "--help")
     for option in options.split():
         assert f"  --{option}" in text
-    assert len(text.splitlines()) < 120
+    assert len(text.splitlines()) < 150
     assert "torch." not in text
     assert "Callable" not in text
     if command == "fit":
@@ -626,6 +639,39 @@ def test_a_contender_may_stand_beside_a_line_up(tiny_lineup, capsys):
     compared(capsys, *tiny_lineup, "--contender=--prior GaussianMixture", "--out", "DIR")
     assert "--prior GaussianMixture" in {row["name"] for row in table("DIR/table.csv")}
     assert len(table("DIR/table.csv")) == 5
+
+
+def test_a_table_with_missing_values_is_fitted_and_compared(capsys, ppvae_says):
+    draw = np.random.default_rng(0).normal(size=(60, 3)).round(2)
+    rows = [
+        ",".join("" if (row + column) % 7 == 0 else str(x) for column, x in enumerate(line))
+        for row, line in enumerate(draw)
+    ]
+    Path("holes.csv").write_text("\n".join(["a,b,c", *rows]) + "\n")
+    words = ["--data", "holes.csv", "--missing", "mask", "--latent", "2", "--epochs", "2"]
+    ppvae_says("fit", *words, "--out", "RUN")
+    assert "values missing" in ppvae_says("evaluate", "RUN", "--particles", "30")
+    said = compared(capsys, "compare", *words, "--particles", "30", "--out", "DIR")
+    assert "left out: PCA, seed 0: Autoencoder takes no mask" in said.out
+    assert all(math.isfinite(float(row["neg_log_p"])) for row in table("DIR/table.csv") if row["ranked"] == "True")
+
+
+def test_a_library_size_goes_to_a_likelihood_that_takes_one(capsys, ppvae_says):
+    words = ["--likelihood", "Poisson", "--likelihood.library", "true"]
+    ppvae_says("fit", "--data", "digits", *SMALL, *words, "--out", "RUN")
+    assert "figures of p(x | library size)" in ppvae_says("evaluate", "RUN", "--particles", "10")
+    lines = ["--contender", "--likelihood Poisson", "--contender", " ".join(words)]
+    compared(capsys, "compare", *SMALL[:2], "--epochs=1", "--test_rows=9", "--particles=9", *lines, "--out", "DIR")
+    groups = {row["name"]: row["group"] for row in table("DIR/table.csv")}
+    assert groups[" ".join(words)] == groups["--likelihood Poisson"] + ", p(x | library size)"
+
+
+def test_stories_of_labels_are_fitted_and_stand_in_groups_of_their_own(capsys, ppvae_says):
+    ppvae_says("fit", "--data", "digits", *SMALL, "--story", "conditional", "--out", "RUN")
+    assert "figures of p(x | labels)" in ppvae_says("evaluate", "RUN", "--particles", "10")
+    lines = ["--contender=--story conditional", "--contender=--story semi_supervised", "--contender=--story ppca"]
+    compared(capsys, "compare", *SMALL[:2], "--epochs=1", "--test_rows=9", "--particles=9", *lines, "--out", "DIR")
+    assert len({row["group"] for row in table("DIR/table.csv")}) == 3
 
 
 def test_a_comparison_may_measure_on_the_first_test_rows(tiny_lineup):

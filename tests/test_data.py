@@ -69,7 +69,7 @@ def test_digits_are_split_without_loss(digits):
 
 
 def test_digits_observation(digits):
-    assert described(digits) == Observation("digits", "levels", (1, 8, 8), maximum=16, contrast=16.0)
+    assert described(digits) == Observation("digits", "levels", (1, 8, 8), maximum=16, contrast=16.0, classes=10)
     assert digits.resample is None
     assert all(part.dtype == torch.float32 for part in splits(digits))
     assert all(part.dtype == torch.int64 for part in labels(digits))
@@ -149,7 +149,9 @@ def test_csv(cells, kind, tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("\n".join(",".join(row) for row in [["a", "b", "what"], *table]))
     data = load(str(path), label="what")
-    assert described(data) == Observation("a.csv", kind, (2,), contrast=data.observation.contrast)
+    assert described(data) == Observation(
+        "a.csv", kind, (2,), contrast=data.observation.contrast, classes=data.observation.classes
+    )
     order = sorted(range(12), key=lambda i: table[i][2])  # labels are numbered in the order of their names
     for rows, classes in zip(splits(data), labels(data), strict=True):
         expected = [[float(cell) for cell in table[order[label]][:2]] for label in classes]
@@ -163,7 +165,7 @@ def test_folder_of_images(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{i}.png")
     data = load(str(tmp_path / "photos"))
-    assert described(data) == Observation("photos", "levels", (3, 3, 4), maximum=255, contrast=255.0)
+    assert described(data) == Observation("photos", "levels", (3, 3, 4), maximum=255, contrast=255.0, classes=3)
     together = multiset(torch.cat(splits(data)), torch.cat(labels(data)))
     assert together == multiset(images.transpose(0, 3, 1, 2).reshape(12, -1), np.arange(12) % 3)
 
@@ -190,6 +192,41 @@ def test_values_are_finite_in_single_precision(value, shown, tmp_path):
     message = refusal(ValueError, saved(tmp_path, x))
     assert "finite number" in message
     assert f"got {shown} at row 4, column 2" in message
+
+
+def table_with_holes(tmp_path, cells=("1,2", "3,", "5,6", "0,8")):
+    path = tmp_path / "holes.csv"
+    path.write_text("a,b\n" + "\n".join(cells * 5) + "\n")
+    return str(path)
+
+
+def test_missing_values_may_be_masked(tmp_path):
+    table = load(table_with_holes(tmp_path), missing="mask")
+    assert table.observation.missing
+    assert table.observation.kind == "counts"  # what is observed are whole numbers
+    assert "values missing" in str(table.observation)
+    tensors = table.tensors("train")
+    assert torch.equal(tensors["mask"], ~table.train.isnan())
+    assert 0 < (~tensors["mask"]).sum() < len(table.train)
+    assert torch.equal(tensors["library"].squeeze(-1), table.train.nan_to_num().sum(-1))
+    assert not load("digits", missing="mask").observation.missing
+
+
+def test_missing_values_are_left_out_of_the_standardisation(tmp_path):
+    plain = load(table_with_holes(tmp_path), missing="mask").train
+    scaled = load(table_with_holes(tmp_path), missing="mask", scaling="standardise").train
+    for before, after in zip(plain.T, scaled.T, strict=True):
+        seen = before[~before.isnan()]
+        expected = (seen - seen.mean()) / seen.std(correction=0)
+        torch.testing.assert_close(after[~after.isnan()], expected)
+
+
+def test_a_column_without_an_observed_value_is_refused(tmp_path):
+    path = table_with_holes(tmp_path, cells=("1,", "2,"))
+    with pytest.raises(ValueError, match="every column should have an observed value"):
+        load(path, missing="mask")
+    with pytest.raises(ValueError, match="missing=mask"):
+        load(path)
 
 
 def test_missing_cells_of_a_csv_are_named(tmp_path):
@@ -256,7 +293,7 @@ def test_threshold_is_above_half(digits):
     data = load("digits", binarisation="threshold")
     for binary, raw in zip(splits(data), splits(digits), strict=True):
         assert torch.equal(binary, (raw > 8).float())
-    expected = Observation("digits", "binary", (1, 8, 8), maximum=1, binarisation="threshold")
+    expected = Observation("digits", "binary", (1, 8, 8), maximum=1, binarisation="threshold", classes=10)
     assert described(data) == expected
     assert data.resample is None
 
@@ -268,7 +305,7 @@ def test_static_pixels_are_drawn_once(digits):
         assert mean_is_right(binary, raw / 16)
     assert not torch.equal(data.train, other.train)
     assert data.resample is None
-    assert described(data) == Observation("digits", "binary", (1, 8, 8), maximum=1, binarisation="static")
+    assert described(data) == Observation("digits", "binary", (1, 8, 8), maximum=1, binarisation="static", classes=10)
 
 
 def test_static_pixels_follow_their_own_intensity(digits):
@@ -287,7 +324,7 @@ def test_dynamic_pixels_are_drawn_at_every_pass(digits):
     assert mean_is_right(first, data.train)
     assert mean_is_right(second, data.train)
     assert not torch.equal(first, second)
-    assert described(data) == Observation("digits", "binary", (1, 8, 8), maximum=1, binarisation="dynamic")
+    assert described(data) == Observation("digits", "binary", (1, 8, 8), maximum=1, binarisation="dynamic", classes=10)
 
 
 def test_dynamic_valid_and_test_are_fixed(digits):

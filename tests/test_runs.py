@@ -205,6 +205,7 @@ OBSERVATION |= {
     "contrast": 1.0,
     "units": "nats per datum",
     "classes": None,
+    "missing": False,
     "fingerprint": "",
 }
 

@@ -38,10 +38,18 @@ def as_batch(data: Batch) -> tuple[Tensor, ...]:
 def batch_for(story: Story, x: Tensor, **others: Tensor | None) -> tuple[Tensor, ...]:
     """x, and of the others what the story's model names after it: `model(self, x, labels)` gets `labels`.
 
+    A library size goes to a likelihood that takes one, behind a mask of ones where nothing is missing.
+
     Raises:
         ValueError: the model needs what is not there.
     """
-    batch = [x]
+    batch, names = [x], list(inspect.signature(story.model).parameters)[1:]
+    if others.get("mask") is not None and "mask" not in names:
+        raise ValueError(f"{type(story).__name__} takes no mask, so it cannot score data with missing values")
+    if getattr(getattr(story, "likelihood", None), "library", False):
+        others["mask"] = torch.ones_like(x, dtype=torch.bool) if others.get("mask") is None else others["mask"]
+    else:
+        others["library"] = None
     for parameter in list(inspect.signature(story.model).parameters.values())[1:]:
         tensor = others.get(parameter.name)
         if tensor is None:
@@ -50,6 +58,13 @@ def batch_for(story: Story, x: Tensor, **others: Tensor | None) -> tuple[Tensor,
             break
         batch.append(tensor)
     return tuple(batch)
+
+
+def scored(story: Story) -> str:
+    """What a story's figures are of, where that is not p(x): they compare with their like only."""
+    if getattr(getattr(story, "likelihood", None), "library", False):
+        return "p(x | library size)"
+    return str(getattr(story, "scores", ""))
 
 
 def as_seen(story: Story, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
