@@ -13,7 +13,30 @@ A prior of your own is a module like these; nothing needs to be registered:
 torch.Size([2])
 """
 
-from ppvae.models.priors.elementary import Flat, StandardNormal
-from ppvae.models.priors.mixtures import GaussianMixture
+from ppvae.models.priors.discrete import OneHot, RelaxedOneHot
+from ppvae.models.priors.elementary import DiagonalNormal, Flat, Laplace, StandardNormal, StudentT
+from ppvae.models.priors.fitted import ExPost
+from ppvae.models.priors.fitted import ex_post as ex_post  # makes a part, and is none
+from ppvae.models.priors.flows import MaskedAutoregressiveFlow, NeuralSplineFlow, RealNVP
+from ppvae.models.priors.lars import LARS
+from ppvae.models.priors.mixtures import GaussianMixture, VampPrior
+from ppvae.models.priors.sphere import HypersphericalUniform, VonMisesFisher
 
-__all__ = ["Flat", "GaussianMixture", "StandardNormal"]
+__all__ = [
+    "LARS",
+    "DiagonalNormal",
+    "ExPost",
+    "Flat",
+    "GaussianMixture",
+    "HypersphericalUniform",
+    "Laplace",
+    "MaskedAutoregressiveFlow",
+    "NeuralSplineFlow",
+    "OneHot",
+    "RealNVP",
+    "RelaxedOneHot",
+    "StandardNormal",
+    "StudentT",
+    "VampPrior",
+    "VonMisesFisher",
+]
