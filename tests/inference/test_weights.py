@@ -282,3 +282,58 @@ def test_pareto_k_of_one_weight_that_dwarfs_the_rest_is_large_and_no_tie():
     k = pareto_k(log_w)
     assert k.isfinite().all()
     assert (k > 0.7).all()
+
+
+ONE_HOT, SIMPLEX = dist.OneHotCategorical(torch.ones(2)), dist.RelaxedOneHotCategorical(torch.ones(()), torch.ones(2))
+PLANE, CIRCLE = dist.Normal(torch.zeros(2), 1.0).to_event(1), dist.ProjectedNormal(torch.ones(2))
+MIXTURE = dist.MixtureSameFamily(dist.Categorical(torch.ones(3)), dist.Normal(torch.zeros(3, 2), 1.0).to_event(1))
+
+
+class Pair:
+    """A guide and a prior over one site, as they come."""
+
+    def __init__(self, drawn, prior):
+        self.drawn, self.prior = drawn, prior
+
+    def model(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", self.prior)
+            pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", self.drawn)
+
+
+@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize(
+    ("drawn", "prior", "words"),
+    [
+        (CIRCLE, PLANE, r"'z' from a support like the model's, Real\(\); it draws from Sphere"),
+        (PLANE, CIRCLE, r"like the model's, Sphere; it draws from Real\(\)"),
+        (ONE_HOT, SIMPLEX, r"like the model's, Simplex\(\); it draws from OneHot\(\)"),
+        (SIMPLEX, ONE_HOT, r"like the model's, OneHot\(\); it draws from Simplex\(\)"),
+        (MIXTURE, SIMPLEX, r"like the model's, Simplex\(\); it draws from Real\(\)"),
+        (ONE_HOT, PLANE, r"like the model's, Real\(\); it draws from OneHot\(\)"),
+    ],
+)
+def test_a_guide_whose_density_is_over_another_kind_of_set_is_refused(drawn, prior, words, validate):
+    """Its weights would be finite, and mean nothing."""
+    with pyro.validation_enabled(validate), pytest.raises(ValueError, match=words):
+        log_weights(Pair(drawn, prior), torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("drawn", "prior"),
+    [
+        (PLANE, PLANE),
+        (PLANE, MIXTURE),
+        (CIRCLE, CIRCLE),
+        (SIMPLEX, dist.Dirichlet(torch.ones(2))),
+        (ONE_HOT, ONE_HOT),
+        (dist.LogNormal(torch.zeros(2), 1.0).to_event(1), PLANE),  # within the model's: a bound, if a loose one
+        (dist.Delta(torch.tensor([0.6, 0.8]), event_dim=1), CIRCLE),
+    ],
+)
+def test_a_guide_of_the_same_kind_and_a_point_mass_are_not(drawn, prior):
+    assert log_weights(Pair(drawn, prior), torch.zeros(3)).isfinite().all()
