@@ -2,9 +2,31 @@
 
 from ppvae.models import guides, likelihoods, priors, stories
 from ppvae.models.autoencoders import Autoencoder
-from ppvae.models.linear import PCA
+from ppvae.models.conditional import Conditional
+from ppvae.models.hierarchical import Hierarchical, Ladder
+from ppvae.models.linear import PCA, Linear, factor_analysis, ppca
+from ppvae.models.mixture import Mixture
+from ppvae.models.semi_supervised import SemiSupervised
 from ppvae.models.sizes import Sizes
 from ppvae.models.stories import assemble
 from ppvae.models.vae import VAE
 
-__all__ = ["PCA", "VAE", "Autoencoder", "Sizes", "assemble", "guides", "likelihoods", "priors", "stories"]
+__all__ = [
+    "PCA",
+    "VAE",
+    "Autoencoder",
+    "Conditional",
+    "Hierarchical",
+    "Ladder",
+    "Linear",
+    "Mixture",
+    "SemiSupervised",
+    "Sizes",
+    "assemble",
+    "factor_analysis",
+    "guides",
+    "likelihoods",
+    "ppca",
+    "priors",
+    "stories",
+]

@@ -4,12 +4,24 @@ A story of your own is a function like these: `(prior, likelihood, encoder, size
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ppvae import networks
 from ppvae.base import Architecture
+from ppvae.models import linear
+from ppvae.models.autoencoders import Autoencoder
+from ppvae.models.conditional import Conditional, Moved
+from ppvae.models.hierarchical import Hierarchical, Ladder, LayerNormal
+from ppvae.models.linear import PCA, Linear
+from ppvae.models.mixture import Mixture
+from ppvae.models.semi_supervised import SemiSupervised
+from ppvae.models.sequence import Amounts, Reading, Recurrent, SequenceVAE, Tokens
 from ppvae.models.sizes import Maker, Sizes
 from ppvae.models.vae import VAE
 
@@ -18,6 +30,201 @@ def vae(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> VAE:
     """One latent vector per datum."""
     guide = sizes.encoder(encoder)
     return VAE(sizes.prior(prior, guide), sizes.likelihood(likelihood), guide)
+
+
+def pca(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Autoencoder:
+    """Principal component analysis of `sizes.x`, in closed form; the other parts are not used.
+
+    Without data it is the same story unsolved, for its weights to be loaded into.
+    """
+    x = sizes.x if sizes.x is not None else torch.randn(sizes.features, sizes.features)
+    return PCA(x, min(sizes.latent, sizes.features)).requires_grad_(False)
+
+
+def ppca(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Linear:
+    """Probabilistic principal component analysis of `sizes.x`, in closed form; the other parts are not used.
+
+    Without data it is the same story unsolved, for its weights to be loaded into, or for a fit.
+    """
+    if sizes.x is None:
+        return Linear(sizes.features, sizes.latent)
+    return linear.ppca(sizes.x, sizes.latent).requires_grad_(False)
+
+
+def factor_analysis(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Linear:
+    """Factor analysis of `sizes.x`, to maximum likelihood; the other parts are not used.
+
+    Without data it is the same story unsolved, for its weights to be loaded into, or for a fit.
+    """
+    if sizes.x is None:
+        return Linear(sizes.features, sizes.latent, shared=False)
+    return linear.factor_analysis(sizes.x, sizes.latent).requires_grad_(False)
+
+
+def hierarchical(
+    prior: Maker,
+    likelihood: Maker,
+    encoder: Maker,
+    sizes: Sizes,
+    above: Sequence[int] = (4,),
+    between: Sequence[int] = (100,),
+) -> Hierarchical:
+    """Layers of latents, each drawn given the one above it; the guide goes from x upwards.
+
+    Args:
+        above: size of every layer above the first, whose size is `latent`.
+        between: hidden layers of the networks from a layer to the one above it; those down are in reverse.
+    """
+    dense = _dense(sizes, between)
+    encoders: list[Any] = [sizes.encoder(encoder)]
+    for below, latent in pairwise([sizes.latent, *above]):
+        encoders.append(_of_latents(sizes, below, dense).encoder(encoder, latent))
+    top = sizes if not above else _of_latents(sizes, [sizes.latent, *above][-2], dense)
+    return Hierarchical(
+        top.prior(prior, encoders[-1], latent=[sizes.latent, *above][-1]),
+        _conditionals(sizes, above, dense),
+        sizes.likelihood(likelihood),
+        encoders,
+    )
+
+
+def ladder(
+    prior: Maker,
+    likelihood: Maker,
+    encoder: Maker,
+    sizes: Sizes,
+    above: Sequence[int] = (4,),
+    between: Sequence[int] = (100,),
+) -> Ladder:
+    """The hierarchical story with a guide that goes down the model, and joins its Normals with what x says.
+
+    Args:
+        above: size of every layer above the first, whose size is `latent`.
+        between: layers of the networks upwards from one layer to the next, the last of which a layer's message is
+            read off; hidden layers of those down, in reverse.
+    """
+    if not between:
+        raise ValueError("between should hold at least 1 layer, of which a ladder's messages are read off; got none")
+    latents, width, dense = [sizes.latent, *above], between[-1], _dense(sizes, between)
+    upwards = [sizes.encoder_network(width), *(dense.encoder((width,), width) for _ in above)]
+    upwards = [nn.Sequential(network, networks.dense.ACTIVATIONS[dense.activation]()) for network in upwards]
+    flat = _of_latents(sizes, width, replace(dense, hidden=()))
+    messages: list[Any] = [flat.encoder(encoder, latent) for latent in latents]
+    return Ladder(
+        sizes.prior(prior, nn.Sequential(*upwards, messages[-1]), latent=latents[-1]),
+        _conditionals(sizes, above, dense),
+        sizes.likelihood(likelihood),
+        upwards,
+        messages,
+    )
+
+
+def conditional(
+    prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes, prior_given_labels: bool = False
+) -> Conditional:
+    """One latent vector per datum, of data whose labels are given.
+
+    Args:
+        prior_given_labels: whether the prior is moved and scaled by the label.
+    """
+    classes = _classes(sizes)
+    guide = sizes.encoder(encoder, beside=classes)
+    made: Any = _with_labels(sizes, classes).prior(prior, guide)
+    return Conditional(
+        Moved(made, classes, sizes.latent) if prior_given_labels else made,
+        sizes.likelihood(likelihood, inputs=sizes.latent + classes),
+        guide,
+        classes,
+        given=prior_given_labels,
+    )
+
+
+def semi_supervised(
+    prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes, alpha: float = 10.0
+) -> SemiSupervised:
+    """One latent vector and one label per datum, of data some of which have their label given.
+
+    Args:
+        alpha: weight of -log q(y | x) in the objective of a datum that has a label, nats.
+    """
+    classes = _classes(sizes)
+    guide = sizes.encoder(encoder, beside=classes)
+    return SemiSupervised(
+        _with_labels(sizes, classes).prior(prior, guide),
+        sizes.likelihood(likelihood, inputs=sizes.latent + classes),
+        guide,
+        sizes.encoder_network(classes),
+        classes,
+        alpha,
+    )
+
+
+def mixture(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Mixture:
+    """One latent vector per datum, from a mixture whose component is a latent too; the prior is such a mixture."""
+    guide = sizes.encoder(encoder)
+    return Mixture(sizes.prior(prior, guide), sizes.likelihood(likelihood), guide)
+
+
+def sequence(
+    prior: Maker,
+    likelihood: Maker,
+    encoder: Maker,
+    sizes: Sizes,
+    hidden: int = 128,
+    embedding: int = 0,
+    word_dropout: float = 0.0,
+) -> SequenceVAE:
+    """One latent vector per sequence, whose steps are drawn one after another; the likelihood is that of one step.
+
+    The networks of the family go from the states of two LSTMs, one that reads and one that writes, to the parts.
+
+    Args:
+        hidden: size of an LSTM's state.
+        embedding: size of a learned vector for every level, where levels are names (of words, of letters); 0 where
+            they are amounts.
+        word_dropout: probability that, in training, a step's density is not shown the step before it.
+    """
+    steps, features = networks.checks.sequence_shape(sizes.shape, "the sequence story")
+    names = 0 if sizes.maximum is None else sizes.maximum + 1
+    if embedding and not names:
+        raise ValueError("embedding is of names, 0 to a largest one, and these data have none; leave it 0")
+    inputs = partial(Tokens, features, names, embedding) if embedding else partial(Amounts, features, sizes.input_scale)
+    reading = replace(sizes, network=Reading(sizes.network, inputs, hidden), input_scale=1.0)
+    guide = reading.encoder(encoder)
+    x = None if sizes.x is None else sizes.x.reshape(-1, features)
+    emission = replace(sizes, shape=(features,), x=x).likelihood(likelihood, inputs=hidden)
+    writer = Recurrent(emission, inputs(), sizes.latent, (steps, features), hidden, word_dropout, bool(embedding))
+    return SequenceVAE(reading.prior(prior, guide), writer, guide)
+
+
+def _classes(sizes: Sizes) -> int:
+    if sizes.classes is None:
+        raise ValueError("this story needs labels: the number of classes should be given, and these data have none")
+    return sizes.classes
+
+
+def _with_labels(sizes: Sizes, classes: int) -> Sizes:
+    """What a prior made of the encoder is told of data: that labels, equally likely, stand beside them."""
+    x = sizes.x
+    rows = None if x is None else torch.cat([x, x.new_full((len(x), classes), 1 / classes)], dim=-1)
+    return replace(sizes, shape=(sizes.features + classes,), x=rows)
+
+
+def _dense(sizes: Sizes, hidden: Sequence[int]) -> networks.MLP:
+    """Networks between layers of latents: with the activation of the others, where these are dense too."""
+    family = sizes.network if isinstance(sizes.network, networks.MLP) else networks.MLP()
+    return replace(family, hidden=hidden)
+
+
+def _of_latents(sizes: Sizes, features: int, network: networks.MLP) -> Sizes:
+    """Sizes of parts whose data are a layer of latents."""
+    return replace(sizes, shape=(features,), network=network, input_scale=1.0, x=None, maximum=None)
+
+
+def _conditionals(sizes: Sizes, above: Sequence[int], network: networks.MLP) -> list[nn.Module]:
+    """p(z_l | z_l+1) for every two layers, p(z_1 | z_2) first."""
+    layers = pairwise([sizes.latent, *above])
+    return [LayerNormal(network.decoder(latent, (below,), 2)) for below, latent in layers]
 
 
 def assemble(
@@ -31,6 +238,9 @@ def assemble(
     network: Architecture = networks.MLP(),
     input_scale: float = 1.0,
     x: Tensor | None = None,
+    maximum: int | None = None,
+    classes: int | None = None,
+    output_bias: bool = False,
 ) -> Any:
     """A story whose networks are sized from the data and the latent size alone.
 
@@ -44,10 +254,14 @@ def assemble(
         network: the family that every network comes from.
         input_scale: what the encoder's network multiplies x by (`Observation.input_scale`).
         x: data to start from, `(rows, features)`, for parts that can.
+        maximum: the largest level of data that have one.
+        classes: number of labels of data that have them.
+        output_bias: whether the decoder's output starts at what the mean of `x` asks for.
 
     >>> from ppvae.models import guides, likelihoods, priors
     >>> story = assemble(priors.StandardNormal, likelihoods.Bernoulli, guides.DiagonalNormal, shape=(64,), latent=2)
     >>> story.encoder.network[-1].out_features
     4
     """
-    return story(prior, likelihood, encoder, Sizes(shape, latent, network, input_scale, x))
+    sizes = Sizes(shape, latent, network, input_scale, x, maximum, classes, output_bias)
+    return story(prior, likelihood, encoder, sizes)

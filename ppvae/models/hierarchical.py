@@ -1,0 +1,197 @@
+"""Several layers of latents, each drawn given the one above it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ppvae.base import Distribution, Likelihood, Prior
+from ppvae.models.registration import register
+
+
+class Hierarchical(nn.Module):
+    """z_L ~ p(z_L), z_l ~ p(z_l | z_l+1), x ~ p(x | z_1), with the guide z_1 ~ q(z_1 | x), z_l+1 ~ q(z_l+1 | z_l).
+
+    The sites are z1, the closest to x, up to zL. Burda et al. 2016, https://arxiv.org/abs/1509.00519. Their network of
+    two stochastic layers is this story with 100 and 50 latents, networks of two hidden layers of 200 units between x
+    and z1 and of 100 units between z1 and z2, all tanh: `stories.hierarchical` with `latent=100`, `above=[50]`,
+    `between=[100, 100]` and `networks.MLP([200, 200])` with tanh.
+
+    Args:
+        prior: p(z_L).
+        conditionals: p(z_l | z_l+1) as modules from z_l+1 to a distribution, p(z_1 | z_2) first.
+        likelihood: p(x | z_1).
+        encoders: q(z_1 | x), then q(z_l+1 | z_l), one for every layer.
+
+    Raises:
+        ValueError: no layer, or conditionals that do not lie between as many layers as there are encoders.
+
+    >>> from ppvae import networks
+    >>> from ppvae.models import guides, likelihoods, priors
+    >>> story = Hierarchical(
+    ...     prior=priors.StandardNormal(2),
+    ...     conditionals=[guides.DiagonalNormal(networks.mlp(2, [8], 8))],
+    ...     likelihood=likelihoods.Bernoulli(networks.mlp(4, [8], 3)),
+    ...     encoders=[guides.DiagonalNormal(networks.mlp(3, [8], 8)), guides.DiagonalNormal(networks.mlp(4, [8], 4))],
+    ... )
+    >>> [pyro.poutine.trace(story.guide).get_trace(torch.ones(5, 3)).nodes[z]["value"].shape[1] for z in ("z1", "z2")]
+    [4, 2]
+    """
+
+    def __init__(
+        self, prior: Prior, conditionals: Sequence[nn.Module], likelihood: Likelihood, encoders: Sequence[nn.Module]
+    ):
+        super().__init__()
+        _check_layers(len(encoders), len(conditionals))
+        self.prior = prior
+        self.conditionals = nn.ModuleList(conditionals)
+        self.likelihood = likelihood
+        self.encoders = nn.ModuleList(encoders)
+
+    def model(self, x: Tensor) -> Tensor:  # x: (batch, features)
+        register(self)
+        with pyro.plate("data", len(x), dim=-1):
+            z = descend(self.prior, self.conditionals)
+            return pyro.sample("x", self.likelihood(z), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        register(self)
+        with pyro.plate("data", len(x), dim=-1):
+            below = x
+            for layer, encoder in enumerate(self.encoders, start=1):
+                below = pyro.sample(f"z{layer}", encoder(below))  # (batch, latent of this layer)
+
+
+class Ladder(nn.Module):
+    """The same model; the guide goes down it, and joins what x says of each layer with what the layer above says.
+
+    Upwards, d_l = network(d_l-1) from d_0 = x, and a message N(m_l, s_l^2) is read off each d_l. Downwards, z_L is
+    drawn from its message, and z_l from the product of its message with the model's own p(z_l | z_l+1), two Normals
+    whose precisions add up. Sønderby et al. 2016, https://arxiv.org/abs/1602.02282; their batch normalisation is a
+    network's own affair, and their warm-up an objective's.
+
+    Args:
+        prior: p(z_L).
+        conditionals: p(z_l | z_l+1), diagonal Normals, as modules from z_l+1; p(z_1 | z_2) first.
+        likelihood: p(x | z_1).
+        networks: d_1 from x, then d_l+1 from d_l, one for every layer.
+        messages: N(m_l, s_l^2), diagonal Normals, as modules from d_l, one for every layer.
+
+    Raises:
+        ValueError: no layer, or another number of conditionals, networks or messages than the layers ask for.
+
+    >>> from ppvae import networks
+    >>> from ppvae.models import guides, likelihoods, priors
+    >>> story = Ladder(
+    ...     prior=priors.StandardNormal(2),
+    ...     conditionals=[guides.DiagonalNormal(networks.mlp(2, [8], 8))],
+    ...     likelihood=likelihoods.Bernoulli(networks.mlp(4, [8], 3)),
+    ...     networks=[networks.mlp(3, [8], 6), networks.mlp(6, [8], 6)],
+    ...     messages=[guides.DiagonalNormal(networks.mlp(6, [], 8)), guides.DiagonalNormal(networks.mlp(6, [], 4))],
+    ... )
+    >>> pyro.poutine.trace(story.guide).get_trace(torch.ones(5, 3)).nodes["z1"]["value"].shape
+    torch.Size([5, 4])
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        conditionals: Sequence[nn.Module],
+        likelihood: Likelihood,
+        networks: Sequence[nn.Module],
+        messages: Sequence[nn.Module],
+    ):
+        super().__init__()
+        _check_layers(len(messages), len(conditionals))
+        if len(networks) != len(messages):
+            raise ValueError(f"a ladder should have one network a message, got {len(networks)} and {len(messages)}")
+        self.prior = prior
+        self.conditionals = nn.ModuleList(conditionals)
+        self.likelihood = likelihood
+        self.networks = nn.ModuleList(networks)
+        self.messages = nn.ModuleList(messages)
+
+    def model(self, x: Tensor) -> Tensor:  # x: (batch, features)
+        register(self)
+        with pyro.plate("data", len(x), dim=-1):
+            z = descend(self.prior, self.conditionals)
+            return pyro.sample("x", self.likelihood(z), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        register(self)
+        with pyro.plate("data", len(x), dim=-1):
+            *messages, top = self.upwards(x)
+            z = pyro.sample(f"z{len(self.messages)}", top)
+            for layer in range(len(messages), 0, -1):
+                z = pyro.sample(f"z{layer}", product(messages[layer - 1], self.conditionals[layer - 1](z)))
+
+    def upwards(self, x: Tensor) -> list[Distribution]:
+        """What x says of each layer: z1 first."""
+        found = []
+        for network, message in zip(self.networks, self.messages, strict=True):
+            x = network(x)
+            found.append(message(x))
+        return found
+
+
+class LayerNormal(nn.Module):
+    """p(z_l | z_l+1) = N(m, diag s^2), where network(z_l+1) is (m, r) side by side and s = log(1 + exp r) + 1e-4.
+
+    A scale that grows as the network's outputs do: an exponential in every layer would overflow down a hierarchy.
+
+    Args:
+        network: `(..., latent above)` to `(..., 2 * latent)`.
+
+    >>> LayerNormal(torch.nn.Linear(3, 4))(torch.zeros(5, 3)).event_shape
+    torch.Size([2])
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, z: Tensor) -> Distribution:
+        loc, raw = self.network(z).chunk(2, dim=-1)
+        return dist.Normal(loc, functional.softplus(raw) + 1e-4).to_event(1)
+
+
+def descend(prior: Prior, conditionals: nn.ModuleList) -> Tensor:
+    """Draw every layer from the top down; z1."""
+    z = pyro.sample(f"z{len(conditionals) + 1}", prior())
+    for layer in range(len(conditionals), 0, -1):
+        z = pyro.sample(f"z{layer}", conditionals[layer - 1](z))
+    return z
+
+
+def product(first: Distribution, second: Distribution) -> Distribution:
+    """The Normal proportional to the product of two: N(m_1, v_1) N(m_2, v_2), element by element.
+
+    Its precision is 1 / v_1 + 1 / v_2, and its mean theirs weighted by their precisions.
+
+    >>> half = product(dist.Normal(torch.zeros(1), 1.0).to_event(1), dist.Normal(torch.ones(1), 1.0).to_event(1))
+    >>> half.mean, half.variance
+    (tensor([0.5000]), tensor([0.5000]))
+    """
+    one, other = _normal(first), _normal(second)
+    both = torch.hypot(one.scale, other.scale)
+    share, rest = (other.scale / both).square(), (one.scale / both).square()  # of the two precisions in their sum
+    return dist.Normal(share * one.loc + rest * other.loc, one.scale * other.scale / both).to_event(1)
+
+
+def _normal(fn: Any) -> Any:
+    inner = getattr(fn, "base_dist", fn)
+    if not isinstance(inner, dist.Normal):
+        raise ValueError(f"a ladder joins diagonal Normals, such as DiagonalNormal gives; got {type(inner).__name__}")
+    return inner
+
+
+def _check_layers(encoders: int, conditionals: int) -> None:
+    if encoders < 1 or conditionals != encoders - 1:
+        raise ValueError(
+            "a hierarchy should have at least 1 layer and a conditional between every two; "
+            f"got {encoders} and {conditionals}"
+        )
