@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
+from torch import nn
 
 from ppvae import build, data, figures, lineup, report, runs, train
 from ppvae.arguments import PartsInBrief, fit_parser, parse, use_working_folder
@@ -91,6 +92,7 @@ def compare_options() -> ArgumentParser:
     parser.add_argument("--root", type=str, default="data", help="folder that holds torchvision's files")
     parser.add_argument("--label", type=str, default=None, help="the column of labels in a .csv file")
     parser.add_argument("--missing", type=data.Missing, default="refuse", help="nan and empty cells: refuse or mask")
+    parser.add_argument("--labelled", type=int | None, default=None, help="how many training labels a story is told")
     parser.add_argument("--latent", type=int, default=8, help="number of latent dimensions")
     parser.add_argument("--epochs", type=int, default=None, help="passes in every fit; 1,000 steps' worth, 10 to 100")
     parser.add_argument("--batch_size", type=int, default=128, help="rows per step")
@@ -129,8 +131,9 @@ def fit(options: Namespace) -> None:
         runs.write(folder, parser.dump(options), dataset.observation, story, history.epochs)
         draw(lambda: figures.of_run(story, dataset, history), folder / "figures")
     last = history.epochs[-1]
-    likelihood = type(getattr(story, "likelihood", story)).__name__
-    print(f"{dataset.observation}; likelihood {likelihood}")
+    likelihood = getattr(story, "likelihood", None)
+    named = f"; likelihood {type(likelihood).__name__}" if isinstance(likelihood, nn.Module) else ""
+    print(f"{dataset.observation}{named}")
     print(f"epoch {last.epoch}: loss {last.loss:.3f}, on validation data {last.valid:.3f} nats per datum; run in {out}")
     if broken is not None:
         raise broken
@@ -183,9 +186,7 @@ def compare(options: Namespace) -> None:
     for option in ("latent", "epochs", "batch_size", "test_rows", "particles", "seeds"):
         if options[option] is not None and options[option] < 1:
             raise ValueError(f"{option} should be at least 1, got {options[option]}")
-    source = [
-        word for name in ("data", "root", "label", "missing") if options[name] for word in (f"--{name}", options[name])
-    ]
+    source = words_of(options, "data", "root", "label", "missing", "labelled")
     dataset = lineup.view_of(parse(fit_parser(), source), options.test_rows)
     if options.epochs is None:
         options.epochs = min(100, max(10, 1000 * options.batch_size // len(dataset.train)))

@@ -37,6 +37,7 @@ class Observation:
     contrast: float = 1.0  # the range of x, so that squared errors can be read on a scale from 0 to 1
     units: str = "nats per datum"
     missing: bool = False  # nan stands for values that were not observed, and figures are of the others
+    labelled: int | None = None  # how many training labels a story is told, where it is not all of every split
     classes: int | None = None  # labels are 0 ... classes - 1, where there are labels
     fingerprint: str = ""  # of the raw data: figures on other data of the same name are never taken for these
 
@@ -67,6 +68,7 @@ class Observation:
             ("none", "dequantise"): "uniformly dequantised to [0, 1]",
         }.get((self.binarisation, self.scaling), f"{self.binarisation} binarisation")
         how += ", values missing" if self.missing else ""
+        how += f", {self.labelled} labels told" if self.labelled is not None else ""
         return f"{self.name}, {how}: {self.measure} on {self.support}, {self.features} features, {self.units}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -94,9 +96,15 @@ class Dataset:
     dynamic binarisation and dequantisation have one: their `valid` and `test` were drawn once."""
 
     def tensors(self, split: str, rows: int | None = None) -> dict[str, Any]:
-        """What a story may ask for by name, None where there is none, of the first `rows` of a split or all of them:
-        `x`, its `labels`, the `mask` of what is observed, and for counts the `library`, each row's total."""
+        """What a story may ask for by name, None where there is none, of the first `rows` of a split or all of them.
+
+        `x`; its `labels`, -1 where a story is not told; the `mask` of what is observed; for counts the `library`, each
+        row's total.
+        """
         x, labels = getattr(self, split)[:rows], getattr(self, f"{split}_labels")
+        told = self.observation.labelled
+        if told is not None:
+            labels = labels.index_fill(0, torch.arange(told if split == "train" else 0, len(labels)), -1)
         observed = ~x.isnan()
         return {
             "x": x,
@@ -113,6 +121,7 @@ def load(
     scaling: Scaling = "none",
     label: str | None = None,
     missing: Missing = "refuse",
+    labelled: int | None = None,
     seed: int = 0,
 ) -> Dataset:
     """Load a data set by name, or from a file or folder.
@@ -131,6 +140,8 @@ def load(
         label: the column of labels in a `.csv` file.
         missing: what to do with nan and with empty cells: `refuse` the data, or `mask` them, so that a story scores the
             others.
+        labelled: how many of the training labels a story that takes labels is told, the others and all of valid and
+            test being -1; every label of every split where it is not given.
         seed: of the split, of static binarisation and of every draw made once.
 
     Raises:
@@ -150,6 +161,11 @@ def load(
     generator = torch.Generator().manual_seed(seed)
     parts, labels = _split(raw, generator, missing)
     observation = _describe(name, raw, parts[0])
+    if labelled is not None:
+        if labels[0] is None or not 0 <= labelled <= len(labels[0]):
+            there = "there are none" if labels[0] is None else f"there are {len(labels[0])}"
+            raise ValueError(f"labelled should be from 0 to the number of training labels, got {labelled}; {there}")
+        observation = replace(observation, labelled=labelled)
     resample = None
     if binarisation != "none":
         parts, observation, resample = _binarise(parts, observation, binarisation, generator)

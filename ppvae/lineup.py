@@ -189,7 +189,7 @@ def measure(story: Any, data: Dataset, train: Any, test: Any) -> dict[str, float
 
 def view_of(options: Namespace, test_rows: int | None) -> Dataset:
     """The data as a contender sees them, measured on the first `test_rows` test data."""
-    names = ("root", "binarisation", "scaling", "label", "missing")
+    names = ("root", "binarisation", "scaling", "label", "missing", "labelled")
     data = load(options.data, **{name: options[name] for name in names}, seed=0)
     labels = None if data.test_labels is None else data.test_labels[:test_rows]
     return replace(data, test=data.test[:test_rows], test_labels=labels)

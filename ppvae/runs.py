@@ -82,7 +82,7 @@ def read(path: str | Path) -> Run:
 
 def load_data_of(options: Namespace) -> Dataset:
     """The data that options name."""
-    names = ("root", "binarisation", "scaling", "label", "missing")
+    names = ("root", "binarisation", "scaling", "label", "missing", "labelled")
     return load_data(options.data, **{name: options.get(name) for name in names}, seed=0)
 
 

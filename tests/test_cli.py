@@ -343,6 +343,7 @@ def test_print_config_shows_every_option_and_can_be_used(capsys, ppvae_says):
         "scaling",
         "label",
         "missing",
+        "labelled",
         "latent",
         "prior",
         "likelihood",
@@ -372,10 +373,10 @@ def test_print_config_of_a_comparison_and_its_flags(capsys):
     assert yaml.safe_load(shown(capsys, "fit", "--lr", "0.5", "--print_config=skip_default")) == {"lr": 0.5}
 
 
-FIT = "config print_config data root binarisation scaling label missing latent prior likelihood encoder story network "
-FIT += "output_bias objective objective_args epochs batch_size lr seed out"
-COMPARE = "config print_config lineup contender common data root label missing latent epochs batch_size lr particles "
-COMPARE += "seeds out"
+FIT = "config print_config data root binarisation scaling label missing labelled latent prior likelihood encoder "
+FIT += "story network output_bias objective objective_args epochs batch_size lr seed out"
+COMPARE = "config print_config lineup contender common data root label missing labelled latent epochs batch_size lr "
+COMPARE += "particles seeds out"
 
 
 @pytest.mark.parametrize(
@@ -666,9 +667,12 @@ def test_a_library_size_goes_to_a_likelihood_that_takes_one(capsys, ppvae_says):
     assert groups[" ".join(words)] == groups["--likelihood Poisson"] + ", p(x | library size)"
 
 
-def test_stories_of_labels_are_fitted_and_stand_in_groups_of_their_own(capsys, ppvae_says):
+def test_stories_of_labels_are_fitted_and_stand_in_groups_of_their_own(capsys, ppvae_says, refusal):
     ppvae_says("fit", "--data", "digits", *SMALL, "--story", "conditional", "--out", "RUN")
     assert "figures of p(x | labels)" in ppvae_says("evaluate", "RUN", "--particles", "10")
+    assert "labelled should be from 0" in refusal("fit", "--data", "digits", "--labelled", "9999", "--out", "NONE")
+    ppvae_says("fit", "--data", "digits", *SMALL, "--story", "semi_supervised", "--labelled", "50", "--out", "FEW")
+    assert "50 labels told" in ppvae_says("evaluate", "FEW", "--particles", "10")
     lines = ["--contender=--story conditional", "--contender=--story semi_supervised", "--contender=--story ppca"]
     compared(capsys, "compare", *SMALL[:2], "--epochs=1", "--test_rows=9", "--particles=9", *lines, "--out", "DIR")
     assert len({row["group"] for row in table("DIR/table.csv")}) == 3

@@ -221,6 +221,16 @@ def test_missing_values_are_left_out_of_the_standardisation(tmp_path):
         torch.testing.assert_close(after[~after.isnan()], expected)
 
 
+def test_a_story_is_told_as_many_labels_as_asked_for():
+    few = load("digits", labelled=100)
+    every = load("digits")
+    assert (few.tensors("train")["labels"] >= 0).tolist() == [True] * 100 + [False] * (len(few.train) - 100)
+    assert torch.equal(few.tensors("train", 50)["labels"], every.train_labels[:50])
+    assert (few.tensors("test")["labels"] == -1).all()
+    assert torch.equal(few.test_labels, every.test_labels)  # which measures still use
+    assert "100 labels told" in str(few.observation)
+
+
 def test_a_column_without_an_observed_value_is_refused(tmp_path):
     path = table_with_holes(tmp_path, cells=("1,", "2,"))
     with pytest.raises(ValueError, match="every column should have an observed value"):

@@ -206,6 +206,7 @@ OBSERVATION |= {
     "units": "nats per datum",
     "classes": None,
     "missing": False,
+    "labelled": None,
     "fingerprint": "",
 }
 
