@@ -364,3 +364,16 @@ def test_networks_are_sized_from_the_data_and_the_latent_size(observation):
 
 def sizes_of(network):
     return [(layer.in_features, layer.out_features) for layer in network.modules() if hasattr(layer, "in_features")]
+
+
+def test_a_prior_that_is_ex_post_gets_draws_from_the_guide(observation):
+    story = build.build_story(ask.fit_parser(), parsed("--latent", "2", "--prior", "ExPost"), observation)
+    digits = data.load("digits")
+    torch.manual_seed(1)
+    build.settle(story, (digits.train,))
+    assert torch.rand(1) == torch.rand(1, generator=torch.Generator().manual_seed(1))  # its draws are its own
+    q = story.encoder(digits.train)
+    covariance = q.mean.T.cov(correction=0) + q.variance.mean(0).diag()  # of one draw a datum, with many data
+    found = story.prior()
+    torch.testing.assert_close(found.mean, q.mean.mean(0), atol=0.1, rtol=0)
+    torch.testing.assert_close(found.component_distribution.covariance_matrix[0], covariance, atol=0.1, rtol=0)

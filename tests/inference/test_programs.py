@@ -1,5 +1,7 @@
 """What is read off a story's programs."""
 
+from functools import partial
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -7,7 +9,9 @@ import torch
 from known import LinearGaussian
 from torch import nn
 
+from ppvae.inference import programs
 from ppvae.inference.programs import codes, evaluating, generate, reconstruct
+from ppvae.models import Sizes, assemble, guides, likelihoods, priors, stories
 
 
 def test_codes_are_the_guides_means():
@@ -68,3 +72,41 @@ def test_modes_come_back_after_an_error():
     with pytest.raises(RuntimeError):
         fail()
     assert [module.training for module in story.modules()] == [True, True, False]
+
+
+class TakesLabels:
+    def model(self, x, labels, mask=None): ...
+
+    def guide(self, x, labels, mask=None): ...
+
+
+def test_a_batch_is_what_the_model_names():
+    x, labels, mask = torch.zeros(3, 2), torch.arange(3), torch.ones(3, 2, dtype=torch.bool)
+    known = LinearGaussian().story()
+    assert len(programs.batch_for(known, x, labels=labels, library=x)) == 1
+    assert programs.batch_for(TakesLabels(), x, labels=labels)[1] is labels
+    assert programs.batch_for(TakesLabels(), x, mask=mask, labels=labels)[2] is mask
+    with pytest.raises(ValueError, match="TakesLabels needs labels, which these data do not have"):
+        programs.batch_for(TakesLabels(), x, labels=None)
+    with pytest.raises(ValueError, match="takes no mask, so it cannot score data with missing values"):
+        programs.batch_for(stories.pca(None, None, None, Sizes((2,), 1)), x, mask=mask)
+
+
+def test_a_library_size_goes_behind_a_mask_of_ones():
+    parts = (priors.StandardNormal, partial(likelihoods.Poisson, library=True), guides.DiagonalNormal)
+    story, x = assemble(*parts, shape=(2,), latent=1), torch.ones(3, 2)
+    batch = programs.batch_for(story, x, labels=None, mask=None, library=x.sum(-1, keepdim=True))
+    assert [tuple(part.shape) for part in batch] == [(3, 2), (3, 2), (3, 1)]
+    assert batch[1].all()
+    assert programs.scored(story) == "p(x | library size)"
+    assert programs.scored(LinearGaussian().story()) == ""
+
+
+def test_drawn_codes_have_the_moments_of_the_guide():
+    known = LinearGaussian()
+    story, x = known.story(), known.data(3)
+    torch.manual_seed(0)
+    drawn = programs.drawn_codes(story, x, draws=4000).reshape(4000, 3, -1)
+    spread = known.posterior_covariance.diagonal().sqrt()
+    assert ((drawn.mean(0) - known.posterior_mean(x)).abs() < 4 * spread / 4000**0.5).all()
+    assert ((drawn.std(0) / spread - 1).abs() < 4 / (2 * 4000) ** 0.5).all()
