@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -94,15 +95,17 @@ def decoded_grid(images: Tensor, shape: tuple[int, ...], side: int, title: str) 
 
 def learning_curves(curves: Mapping[str, Mapping[str, History]], title: str) -> Figure:
     """One panel for each group of comparable losses: training dashed, validation solid, nats per datum."""
-    figure = Figure(figsize=(max(4.6 * len(curves), 6), 4.2), layout="constrained")
+    longest = max(len(histories) for histories in curves.values())
+    figure = Figure(figsize=(max(4.6 * len(curves), 6), 4.2 + 0.17 * longest), layout="constrained")
     for axis, (group, histories) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
         late: list[float] = []
         for index, (name, history) in enumerate(histories.items()):
             epochs = range(1, len(history.loss) + 1)
             valid = [np.nan if value is None else value for value in history.valid]
             marker = "o" if len(history.loss) == 1 else None  # one epoch is a point, not a line
-            axis.plot(epochs, history.loss, "--", marker=marker, color=f"C{index}", lw=1, alpha=0.7)
-            axis.plot(epochs, valid, marker=marker, color=f"C{index}", lw=1.4, label=name)
+            color = colormaps["tab20"]((2 * index + index // 10) % 20)  # ten strong ones, then ten pale ones
+            axis.plot(epochs, history.loss, "--", marker=marker, color=color, lw=1, alpha=0.7)
+            axis.plot(epochs, valid, marker=marker, color=color, lw=1.4, label=name)
             late += [*history.loss[len(history.loss) // 15 :], *valid[len(valid) // 15 :]]
         finite = [value for value in late if np.isfinite(value)]
         if finite and max(finite) > min(finite):  # the first epochs would flatten all the rest
@@ -112,7 +115,7 @@ def learning_curves(curves: Mapping[str, Mapping[str, History]], title: str) -> 
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.set_ylabel("loss, nats per datum")
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14))  # beneath: it would hide the curves
     figure.suptitle(f"{title} (dashed: training; solid: validation)", fontsize=11)
     return figure
 
