@@ -106,8 +106,15 @@ def maker(option: str, config: Namespace) -> "partial[Any]":
 def settle(story: Any, data: tuple[Tensor, ...]) -> None:
     """Once a story is fitted, give a prior that is ex post its codes: draws from the guide, not only their means."""
     prior = getattr(story, "prior", None)
+    inside = any(isinstance(part, priors.ExPost) for part in getattr(prior, "children", list)())
+    if inside:
+        raise ValueError(
+            f"an ex-post prior cannot stand inside a {type(prior).__name__}: there are no codes of its own"
+        )
     if isinstance(prior, priors.ExPost):
         draws = max(1, ROWS // len(data[0]))
         with own_generators():
             torch.manual_seed(0)
-            story.prior = priors.ex_post(drawn_codes(story, data, draws), len(prior.weights))
+            story.prior = priors.ex_post(
+                drawn_codes(story, data, draws, getattr(story, "prior_site", "z")), len(prior.weights)
+            )

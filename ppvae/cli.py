@@ -114,7 +114,7 @@ def fit(options: Namespace) -> None:
         objective = build.find_objective(options.objective, options.objective_args)
         with own_generators():
             torch.manual_seed(options.seed)
-            story = build.build_story(parser, options, dataset.observation, dataset.train)
+            story = build.build_story(parser, options, dataset.observation, dataset.drawn().train)
         story.to("cuda" if torch.cuda.is_available() else "cpu")
         history = train.History()
         broken: BaseException | None = None
@@ -126,7 +126,7 @@ def fit(options: Namespace) -> None:
                 raise
             kept = f"{str(stop) or f'stopped in epoch {len(history.epochs) + 1}'}; the run so far is in {out}"
             broken = type(stop)(kept)
-        build.settle(story, batch_for(story, **dataset.tensors("train")))
+        build.settle(story, batch_for(story, **dataset.drawn().tensors("train")))
         story.to("cpu")
         runs.write(folder, parser.dump(options), dataset.observation, story, history.epochs)
         draw(lambda: figures.of_run(story, dataset, history), folder / "figures")
@@ -141,6 +141,8 @@ def fit(options: Namespace) -> None:
 
 def records(story: Any, dataset: Dataset, objective: Objective, options: Namespace) -> Iterator[train.Epoch]:
     """The epochs of a fit under a progress bar; of a story that is solved already, what the objective says of it."""
+    if not train.learns(story):
+        dataset = dataset.drawn()
     data, valid = (batch_for(story, **dataset.tensors(split)) for split in ("train", "valid"))
     if not train.learns(story):
         yield train.assess(story, data, objective, valid)
@@ -167,11 +169,7 @@ def evaluate(options: Namespace) -> None:
         raise ValueError(f"particles should be at least 1, got {options.particles}")
     run = runs.read(options.run)
     dataset = run.data()
-    tensors = dataset.tensors(options.split)
-    if options.split == "train" and dataset.resample is not None:
-        with own_generators():
-            torch.manual_seed(options.seed)
-            tensors["x"] = dataset.resample(tensors["x"])
+    tensors = dataset.drawn(options.seed).tensors(options.split)
     evidence = importance(run.story, batch_for(run.story, **tensors), options.particles, options.seed)
     path = runs.write_evidence(run, evidence, options.split, options.seed)
     print(f"{options.split} split of {run.observation}\n{evidence}\nsaved in {path}")
@@ -227,10 +225,10 @@ def compare(options: Namespace) -> None:
 def entries(options: Namespace, source: list[str], observation: Observation) -> list[lineup.Contender]:
     """Who competes: a line-up, the contenders named one by one, or both; the overview where none is named."""
     name = options.lineup or (None if options.contender else lineup.OVERVIEW)
-    lines = lineup.lineup(name, observation) if name else {}
+    lines = lineup.lineup(name, observation, options.latent) if name else {}
     lines |= {words.strip() or "as they come": words for words in options.contender}
     chosen = words_of(options, "latent", "epochs", "batch_size", "lr")
-    return lineup.contenders(lines, [*source, *chosen, *shlex.split(options.common)], options.latent)
+    return lineup.contenders(lines, [*source, *chosen, *shlex.split(options.common)])
 
 
 def words_of(options: Namespace, *names: str) -> list[str]:

@@ -95,6 +95,14 @@ class Dataset:
     """Draws what is observed from a batch of `train`, afresh at every pass; give it to `fit(transform=...)`. Only
     dynamic binarisation and dequantisation have one: their `valid` and `test` were drawn once."""
 
+    def drawn(self, seed: int = 0) -> "Dataset":
+        """The same with its training split drawn once too: for whatever looks at it outside a fit's batches."""
+        if self.resample is None:
+            return self
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return replace(self, train=self.resample(self.train), resample=None)
+
     def tensors(self, split: str, rows: int | None = None) -> dict[str, Any]:
         """What a story may ask for by name, None where there is none, of the first `rows` of a split or all of them.
 

@@ -18,12 +18,13 @@ from ppvae.build import build_story, complete, find_objective, settle
 from ppvae.data import Dataset, Observation, load
 from ppvae.inference.comparison import Result
 from ppvae.inference.importance import Evidence, NoDensity, importance, own_generators, prior_sampling
-from ppvae.inference.programs import batch_for, codes, reconstruct, scored
-from ppvae.models import priors
+from ppvae.inference.programs import batch_for, codes, prior_variance, reconstruct, scored
 from ppvae.train import History, NotFinite, fit, learns
 
 FOLDER = Path(__file__).parent / "lineups"
 OVERVIEW = "overview"
+VIEW = ("root", "binarisation", "scaling", "label", "missing", "labelled")
+"""The options that say how a contender sees the data."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,11 @@ def names() -> list[str]:
     return [OVERVIEW, *sorted(path.stem for path in FOLDER.glob("*.yaml"))]
 
 
-def lineup(name: str, observation: Observation) -> dict[str, str]:
+def lineup(name: str, observation: Observation, latent: int = 8) -> dict[str, str]:
     """A line-up by name, or from a YAML file of `name: words of ppvae fit`."""
     if name == OVERVIEW:
-        return overview(observation)
+        lines = overview(observation)
+        return lines if latent != 2 else {name: words for name, words in lines.items() if not name.endswith("z = 2")}
     path = FOLDER / f"{name}.yaml" if name in names() else Path(name)
     if not path.is_file():
         raise ValueError(f"unknown line-up '{name}': it should be one of {nearest(name, names())}, or a YAML file")
@@ -112,21 +114,24 @@ def _stories(name: str, words: str) -> dict[str, str]:
     }
 
 
-def contenders(lines: dict[str, str], common: Sequence[str], latent: int) -> list[Contender]:
+def contenders(lines: dict[str, str], common: Sequence[str]) -> list[Contender]:
     """Contenders from their words, after the words that all have in common.
 
     Raises:
-        ValueError: words that are no options of a fit, with the contender's name.
+        ValueError: words that are no options of a fit, with the contender's name; other data than the others have.
     """
     parser = fit_parser()
+    shared = parse(parser, common)
     made = []
     for name, words in lines.items():
         try:
             options = parse(parser, [*common, *shlex.split(words)])
         except (ValueError, OSError) as error:
             raise ValueError(f"contender '{name}': {one_line(error)}") from error
-        if words.endswith("--latent 2") and latent == 2:
-            continue  # the same again
+        for option in ("data", "root", "label", "seed"):
+            if options[option] != shared[option]:
+                rule = f"--{option} belongs to the comparison, not to one contender"
+                raise ValueError(f"contender '{name}': {rule}, got {options[option]}")
         made.append(Contender(name, options))
     return made
 
@@ -136,11 +141,12 @@ def enter(
 ) -> Fitted:
     """Build a contender, fit it on the training split, and measure it on the test split."""
     start = time.perf_counter()
+    drawn = data.drawn()
     options = complete(parser, contender.options, data.observation)
     objective = find_objective(options.objective, options.objective_args)
     with own_generators():
         torch.manual_seed(seed)
-        story = build_story(parser, options, data.observation, data.train)
+        story = build_story(parser, options, data.observation, drawn.train)
     story.to("cuda" if torch.cuda.is_available() else "cpu")
     train, valid, test = (batch_for(story, **data.tensors(split)) for split in ("train", "valid", "test"))
     history = History()
@@ -157,8 +163,8 @@ def enter(
             transform=data.resample,
             progress=progress,
         )
-    settle(story, train)
-    measures = {"seconds": time.perf_counter() - start} | measure(story, data, train, test)
+    settle(story, batch_for(story, **drawn.tensors("train")))
+    measures = {"seconds": time.perf_counter() - start} | measure(story, drawn)
     evidence: Evidence | None = None
     naive: Evidence | None = None
     with suppress(NoDensity):
@@ -171,26 +177,45 @@ def enter(
     return Fitted(contender, story, data, history, result)
 
 
-def measure(story: Any, data: Dataset, train: Any, test: Any) -> dict[str, float]:
-    """Reconstruction and representation on the test split; nan for what needs labels that are not there."""
-    test_codes = codes(story, test)
+def measure(story: Any, data: Dataset) -> dict[str, float]:
+    """Reconstruction and representation on the test split; nan for what needs labels that are not there.
+
+    A code that was told its label says nothing of what x tells: a story that takes labels is told none here, and one
+    that cannot do without has no accuracies.
+    """
+    told = {split: batch_for(story, **data.tensors(split)) for split in ("train", "test")}
+    error = metrics.reconstruction_error(data.test, reconstruct(story, told["test"]), data.observation.contrast)
+    spread = prior_variance(story, told["test"])
+    active = float("nan") if spread is None else metrics.active_units(codes(story, told["test"]), spread)
     accuracies = {"neighbour": float("nan"), "probe": float("nan")}
     if data.train_labels is not None and data.test_labels is not None:
-        labelled = (codes(story, train), data.train_labels, test_codes, data.test_labels)
-        accuracies = {
-            "neighbour": metrics.neighbour_accuracy(*labelled),
-            "probe": metrics.probe_accuracy(*labelled),
-        }
-    error = metrics.reconstruction_error(data.test, reconstruct(story, test), data.observation.contrast)
-    free = isinstance(getattr(story, "prior", None), priors.Flat)  # codes without a scale of their own
-    active = float("nan") if free else metrics.active_units(test_codes)
+        with suppress(Untold):
+            found = {split: codes(story, untold(story, data.tensors(split))) for split in told}
+            labelled = (found["train"], data.train_labels, found["test"], data.test_labels)
+            accuracies = {
+                "neighbour": metrics.neighbour_accuracy(*labelled),
+                "probe": metrics.probe_accuracy(*labelled),
+            }
     return {"reconstruction": error, "active_units": active, **accuracies}
+
+
+class Untold(Exception):
+    """The story has no code for a datum whose label it is not told."""
+
+
+def untold(story: Any, tensors: dict[str, Any]) -> tuple[Any, ...]:
+    """The batch with every label hidden."""
+    batch = batch_for(story, **tensors)
+    if not any(part is tensors["labels"] for part in batch[1:]):
+        return batch
+    if not getattr(story, "labels_may_miss", False):
+        raise Untold
+    return batch_for(story, **tensors | {"labels": torch.full_like(tensors["labels"], -1)})
 
 
 def view_of(options: Namespace, test_rows: int | None) -> Dataset:
     """The data as a contender sees them, measured on the first `test_rows` test data."""
-    names = ("root", "binarisation", "scaling", "label", "missing", "labelled")
-    data = load(options.data, **{name: options[name] for name in names}, seed=0)
+    data = load(options.data, **{name: options[name] for name in VIEW}, seed=0)
     labels = None if data.test_labels is None else data.test_labels[:test_rows]
     return replace(data, test=data.test[:test_rows], test_labels=labels)
 
@@ -200,9 +225,9 @@ def compete(
 ) -> Iterator[Fitted | Failed]:
     """Enter every contender on every seed, yielding each as it is done."""
     parser = fit_parser()
-    views: dict[tuple[str, str], Dataset] = {}
+    views: dict[tuple[Any, ...], Dataset] = {}
     for contender in entries:
-        view = (contender.options.binarisation, contender.options.scaling)
+        view = tuple(contender.options[name] for name in VIEW)
         for seed in range(seeds):
             try:
                 if view not in views:

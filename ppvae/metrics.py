@@ -25,18 +25,19 @@ def reconstruction_error(x: Tensor, reconstruction: Tensor, contrast: float = 1.
     return ((x - reconstruction) / contrast).square().nansum(dim=-1).mean().item()
 
 
-def active_units(codes: Tensor, threshold: float = 1e-2) -> int:
+def active_units(codes: Tensor, prior_variance: Tensor | float = 1.0, threshold: float = 1e-2) -> int:
     """How many latent dimensions follow the data: Var_x(E_q[u | x]) > threshold. Burda et al. 2016,
     https://arxiv.org/abs/1509.00519
 
     Args:
         codes: the guide's means, `(batch, latent)`.
+        prior_variance: of every latent, `(latent,)`.
         threshold: in units of the prior's variance.
 
     >>> active_units(torch.tensor([[-1.0, 0.001], [1.0, -0.001]]))
     1
     """
-    return int((codes.var(dim=0, correction=0) > threshold).sum().item())
+    return int((codes.var(dim=0, correction=0) > threshold * prior_variance).sum().item())
 
 
 def neighbour_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:

@@ -101,9 +101,9 @@ PARTS = [
 ]
 
 
-def story_of(prior="StandardNormal", likelihood="Normal", encoder="DiagonalNormal", **options):
+def story_of(prior="StandardNormal", likelihood="Normal", encoder="DiagonalNormal", seed=0, **options):
     """A small VAE of parts by name: two features, two latent dimensions."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     parts = (PRIORS[prior], LIKELIHOODS[likelihood][0], ENCODERS[encoder])
     return assemble(*parts, shape=(2,), latent=2, network=networks.MLP([8]), **options)
 

@@ -218,7 +218,7 @@ def test_a_configuration_file_that_cannot_be_read_is_refused(tmp_path):
         ),
         (["--prior.components", "7"], "StandardNormal takes no arguments, got components"),
         (["--likelihood.learned", "true"], "an argument of --likelihood needs --likelihood NAME beside it"),
-        (["--likelihood", "Binomial", "--likelihood.total_count", "3"], "Binomial takes no arguments, got total_count"),
+        (["--likelihood", "Binomial", "--likelihood.n", "3"], "Binomial takes total_count (int | None), got n"),
         (["--nonsense", "3"], "unrecognized arguments: --nonsense 3"),
         (["--prior"], "--prior: expected one argument"),
         (["--prior", "torch.optim.Adam"], "subclass of Module"),
@@ -263,7 +263,7 @@ def test_what_cannot_be_imported_is_named(my_parts, option, path, said):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--prior", "my_parts.Broken"], "the prior could not be made: RuntimeError: no such luck at all"),
+        (["--prior", "my_parts.Broken"], "the prior Broken could not be made: RuntimeError: no such luck at all"),
         (["--prior", "GaussianMixture", "--prior.components", "0"], "components should be at least 1, got 0"),
         (["--likelihood", "Normal", "--likelihood.variance", "-1"], "variance should be positive and finite, got -1"),
         (["--prior", "my_parts.TwoSided"], "the prior should give a distribution, but: TypeError"),
@@ -312,7 +312,7 @@ def test_a_wrong_objective_is_refused(my_parts, name, arguments, said):
 @pytest.mark.parametrize(
     ("view", "likelihood", "arguments"),
     [
-        ({}, "Binomial", {}),
+        ({}, "Binomial", {"total_count": None}),
         ({"binarisation": "threshold"}, "Bernoulli", {}),
         ({"binarisation": "dynamic"}, "Bernoulli", {}),
         ({"scaling": "unit"}, "Normal", {"variance": 0.1, "learned": True}),

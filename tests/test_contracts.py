@@ -56,7 +56,9 @@ class TestStories:
         story, x = story_of(**parts), data_of(**parts)
         ppvae.fit(story, x, epochs=2, progress=False)
         torch.save(story.state_dict(), tmp_path / "weights.pt")
-        again = story_of(**parts).eval()  # as fit leaves a story
+        again = story_of(
+            **parts, seed=1
+        ).eval()  # as fit leaves a story; what is drawn elsewhere than in the weights differs
         again.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
         torch.manual_seed(1)
         expected = log_weights(story, x)

@@ -10,8 +10,8 @@ from ppvae import data, lineup, metrics, networks
 from ppvae.arguments import fit_parser, parse
 from ppvae.inference import elbo, importance, prior_sampling
 from ppvae.inference.comparison import group_results
-from ppvae.inference.programs import codes, reconstruct
-from ppvae.models import assemble, guides, likelihoods, priors
+from ppvae.inference.programs import codes, prior_variance, reconstruct
+from ppvae.models import assemble, guides, likelihoods, linear, priors
 
 COMMON = ["--latent", "3", "--epochs", "2", "--batch_size", "500", "--lr", "0.01", "--network.hidden", "[8]"]
 
@@ -22,7 +22,7 @@ def digits(**view):
 
 
 def made(**lines):
-    return lineup.contenders(lines, COMMON, latent=3)
+    return lineup.contenders(lines, COMMON)
 
 
 def compete(*contenders, seeds=1):
@@ -58,7 +58,7 @@ def test_a_row_is_what_its_words_say():
     assert measures["probe"] == metrics.probe_accuracy(*labelled)
     error = metrics.reconstruction_error(seen.test, reconstruct(story, seen.test), contrast=16)
     assert measures["reconstruction"] == pytest.approx(error)
-    assert measures["active_units"] == metrics.active_units(codes(story, seen.test))
+    assert measures["active_units"] == metrics.active_units(codes(story, seen.test), prior_variance(story, seen.test))
     assert found.result.group == str(seen.observation)
 
 
@@ -84,7 +84,9 @@ def test_a_density_of_counts_stands_in_a_group_of_its_own():
 def test_what_cannot_be_made_for_these_data_is_left_out_and_named():
     found = compete(*made(one="--scaling unit --likelihood Binomial", two=""))
     assert isinstance(found[0], lineup.Failed)
-    assert str(found[0]).startswith("one, seed 0: the likelihood needs total_count, which follows from data with a lar")
+    assert str(found[0]).startswith(
+        "one, seed 0: the likelihood Binomial could not be made: total_count should be given"
+    )
     assert isinstance(found[1], lineup.Fitted)
 
 
@@ -115,12 +117,12 @@ def test_a_line_up_of_ones_own_is_a_file_of_names_and_words(tmp_path):
 def test_every_line_up_of_the_package_can_be_parsed():
     for name in lineup.names():
         lines = lineup.lineup(name, data.load("digits").observation)
-        assert len(lineup.contenders(lines, [], latent=8)) == len(lines) >= 8
+        assert len(lineup.contenders(lines, [])) == len(lines) >= 8
 
 
 def test_the_line_up_of_the_digits():
     lines = lineup.lineup("overview", data.load("digits").observation)
-    contenders = {c.name: c.options for c in lineup.contenders(lines, [], latent=8)}
+    contenders = {c.name: c.options for c in lineup.contenders(lines, [])}
     assert len(contenders) == 15
     assert contenders["N(0, I), Normal(c = 0.05), ELBO"].likelihood.init_args.learned is False
     assert contenders["N(0, I), Normal(c learned), ELBO"].likelihood.init_args.learned is True
@@ -129,7 +131,9 @@ def test_the_line_up_of_the_digits():
         assert ("GaussianMixture" in options.prior.class_path) == name.startswith("mixture")
         assert (options.latent == 2) == name.endswith("z = 2")
     assert contenders["N(0, I), Bernoulli, IWAE"].objective_args == {"particles": 20}
-    assert not any(c.name.endswith("z = 2") for c in lineup.contenders(lines, [], latent=2))
+    assert not any(
+        name.endswith("z = 2") for name in lineup.lineup("overview", data.load("digits").observation, latent=2)
+    )
 
 
 @pytest.mark.parametrize(("kind", "maximum", "scaling"), [("binary", 1, "none"), ("real", None, "none")])
@@ -139,3 +143,34 @@ def test_other_kinds_of_data_have_a_line_up_too(kind, maximum, scaling):
     assert any("Bernoulli" in name for name in names) == (kind == "binary")
     assert not any("Binomial" in name for name in names)
     assert "PCA" in names
+
+
+def test_a_contender_sees_the_data_in_its_own_way_and_no_other_data():
+    found = compete(*made(one="--story semi_supervised --labelled 50", two="--story semi_supervised"))
+    assert "50 labels told" in found[0].result.group
+    assert "labels told" not in found[1].result.group
+    assert not torch.equal(found[0].result.evidence.estimate, found[1].result.evidence.estimate)
+    with pytest.raises(ValueError, match="contender 'one': --data belongs to the comparison, not to one contender"):
+        made(one="--data other.npz")
+
+
+def test_a_code_that_was_told_its_label_has_no_accuracy():
+    told, given = compete(*made(one="--story semi_supervised", two="--story conditional"))
+    assert 0 < told.result.measures["neighbour"] < 1
+    assert torch.tensor(given.result.measures["neighbour"]).isnan()
+
+
+def test_what_is_solved_or_started_from_data_sees_them_drawn():
+    (found,) = compete(*made(one="--binarisation dynamic --story ppca"))
+    seen = digits(binarisation="dynamic")
+    assert set(seen.drawn().train.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(seen.drawn().train, seen.drawn().train)
+    expected = linear.ppca(seen.drawn().train, 3)
+    torch.testing.assert_close(found.story.log_evidence(seen.test), expected.log_evidence(seen.test))
+
+
+@pytest.mark.parametrize("story", ["hierarchical", "ladder", "semi_supervised", "vae"])
+def test_an_ex_post_prior_is_fitted_to_the_codes_that_it_is_of(story):
+    (found,) = compete(*made(one=f"--story {story} --prior ExPost"))
+    assert found.result.evidence.estimate.isfinite().all()
+    assert (found.story.prior.loc != 0).all()

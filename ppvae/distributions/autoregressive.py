@@ -97,7 +97,7 @@ class Autoregressive(TorchDistribution):
         valid = self.valid
         x = without_padding(value.unflatten(-1, (self.steps, self.features)), valid)
         steps, _ = self.conditional(self.code, x[..., :-1, :], None)
-        log_prob = steps.log_prob(x)  # (..., steps)
+        log_prob = _fitted_to(valid, steps).log_prob(x)  # (..., steps)
         return torch.where(valid, log_prob, torch.zeros_like(log_prob)).sum(-1)
 
     def _rolled_out(self, choose: Callable[[Any], Tensor], sample_shape: Any) -> Tensor:
@@ -121,6 +121,7 @@ class Steps(constraints.Constraint):
         while isinstance(step, constraints.independent):
             step = step.base_constraint
         self.step, self.features, self.valid = step, features, valid
+        self.is_discrete = step.is_discrete
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
@@ -137,6 +138,14 @@ def valid_steps(lengths: Tensor | None, steps: int, device: torch.device) -> Ten
     """Which steps there are, `(..., steps)`: all of them where there are no lengths."""
     place = torch.arange(steps, device=device)
     return place < (steps if lengths is None else lengths.unsqueeze(-1))
+
+
+def _fitted_to(valid: Tensor, steps: Any) -> Any:
+    """The steps' distributions: where they are fitted to what they score, to the steps there are alone."""
+    elements: Any = getattr(steps, "base_dist", None)
+    if not hasattr(elements, "observed"):
+        return steps
+    return elements.observed(valid.unsqueeze(-1)).to_event(1)
 
 
 def without_padding(x: Tensor, valid: Tensor) -> Tensor:

@@ -222,8 +222,19 @@ def _observed(story: Story, datum: tuple[Tensor, ...]) -> tuple[str, list[str]]:
     for site in sites:
         if isinstance(site["fn"], dist.ImproperUniform) and not site["is_observed"]:
             raise NoDensity(f"evidence needs a proper prior; that of site '{site['name']}' integrates to no number")
-    discrete = all(site["fn"].support.is_discrete for site in observed)
-    return "mass" if discrete else "density", factors
+    measures = {_measure(site["fn"].support) for site in observed}
+    return ("mass" if measures <= {"mass"} else max(measures - {"mass"}, key=len)), factors
+
+
+def _measure(support: Any) -> str:
+    """Whether a support's elements have masses or densities: of a table's columns, some may have either."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    discrete = [bool(column.is_discrete) for column in getattr(support, "columns", [support])]
+    if any(discrete) and not all(discrete):
+        at = [str(column) for column, mass in enumerate(discrete) if mass]
+        return f"density, in columns {', '.join(at)} mass"
+    return "mass" if all(discrete) else "density"
 
 
 def _reduce(log_w: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import pyro
 import torch
-from pyro.infer import TraceEnum_ELBO
+from pyro.infer import TraceEnum_ELBO, config_enumerate
 from torch import Tensor
 
 from ppvae.base import Batch, Story
@@ -32,11 +32,12 @@ def elbo(story: Story, data: Batch, particles: int = 1) -> Tensor:
 
 
 def enumerated_elbo(story: Story, data: Batch, particles: int = 1, nesting: int = 1) -> Tensor:
-    """The ELBO with a sum over every value of the discrete latents that ask for it, nats per datum.
+    """The ELBO with a sum over every value of the discrete latents, nats per datum.
 
-    Pyro's `TraceEnum_ELBO` divided by the batch. A site asks with `infer={"enumerate": "parallel"}`, in the guide: its
-    values are weighted by the guide's probabilities; or in the model alone: it is summed out of the likelihood. Other
-    sites are drawn, as for `elbo`, which this is where no site asks. Kingma et al. 2014, section 3.1,
+    Pyro's `TraceEnum_ELBO` divided by the batch. Every site of the guide whose values can be listed is summed over,
+    weighted by the guide's probabilities (`infer={"enumerate": None}` leaves it drawn); one of the model alone asks
+    with `infer={"enumerate": "parallel"}`, and is summed out of the likelihood. Other sites are drawn, as for `elbo`,
+    which this is where there is nothing to sum. Kingma et al. 2014, section 3.1,
     https://arxiv.org/abs/1406.5298
 
     Args:
@@ -55,11 +56,12 @@ def enumerated_elbo(story: Story, data: Batch, particles: int = 1, nesting: int 
         vectorize_particles=True,
         strict_enumeration_warning=False,
     )
+    guide = config_enumerate(story.guide, default="parallel")
     store = pyro.get_param_store()
     with store.scope(store.get_state()):
         if torch.is_grad_enabled():
-            return pyro_elbo.differentiable_loss(story.model, story.guide, *batch) / len(batch[0])
-        loss = pyro_elbo.loss(story.model, story.guide, *batch) / len(batch[0])
+            return pyro_elbo.differentiable_loss(story.model, guide, *batch) / len(batch[0])
+        loss = pyro_elbo.loss(story.model, guide, *batch) / len(batch[0])
         return torch.tensor(loss, dtype=torch.result_type(batch[0], 1.0), device=batch[0].device)
 
 

@@ -148,7 +148,8 @@ def check_measures(guide: poutine.Trace, model: poutine.Trace) -> None:
             if drawn and expected and _measure(drawn) != _measure(expected):
                 raise ValueError(
                     f"the guide should draw site '{site['name']}' from a support like the model's, {expected}; it "
-                    f"draws from {drawn}, so their densities have no ratio"
+                    f"draws from {drawn}, so their densities have no ratio: a prior on the sphere goes with the guide "
+                    "VonMisesFisher, a one-hot one with OneHotCategorical, a relaxed one with GumbelSoftmax"
                 )
 
 
@@ -247,15 +248,34 @@ def codes(story: Story, data: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def drawn_codes(story: Story, data: Batch, draws: int = 1) -> Tensor:
-    """Draws from the guide q(z | x) of every latent site, side by side: `(draws * batch, latent)`.
+def prior_variance(story: Story, data: Batch, draws: int = 2000) -> Tensor | None:
+    """The variance of every latent under the model, in the order of `codes`, by draws: `(latent,)`; None if flat.
+
+    It changes nothing of torch's global generator.
+    """
+    batch = placed(story, data)
+    batch = tuple(part[:1].expand(draws, *part.shape[1:]) for part in batch)
+    with evaluating(story), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(0)
+        order = [site["name"] for site in latent_sites(run(story.guide, batch, particles=1))]
+        try:
+            sites = {site["name"]: site for site in latent_sites(run(story.model, batch, particles=1))}
+        except NotImplementedError:  # an improper prior
+            return None
+    return torch.cat([_by_datum(sites[name]["fn"], sites[name]["value"]).var(0) for name in order if name in sites])
+
+
+@torch.no_grad()
+def drawn_codes(story: Story, data: Batch, draws: int = 1, site: str | None = None) -> Tensor:
+    """Draws from the guide q(z | x) of one latent site, or of all side by side: `(draws * batch, latent)`.
 
     Draws come from torch's global generator: seed it, or fork it, at the edge.
     """
     batch = tuple(part.repeat(draws, *[1] * (part.dim() - 1)) for part in placed(story, data))
     with evaluating(story):
-        trace = run(story.guide, batch, particles=1)
-    return torch.cat([_by_datum(site["fn"], site["value"]) for site in latent_sites(trace)], dim=-1)
+        sites = list(latent_sites(run(story.guide, batch, particles=1)))
+    chosen = [found for found in sites if found["name"] == site] or sites
+    return torch.cat([_by_datum(found["fn"], found["value"]) for found in chosen], dim=-1)
 
 
 @torch.no_grad()

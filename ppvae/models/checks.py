@@ -13,6 +13,13 @@ SIZES = {
 }
 
 
+def known(name: str, value: int | None) -> int:
+    """A size that is given, or follows from the data."""
+    if value is None:
+        raise ValueError(f"{name} should be given: it follows from data with a largest level, and these have none")
+    return at_least_one(name, value)
+
+
 def at_least_one(name: str, value: int) -> int:
     if value < 1:
         raise ValueError(f"{name} should be at least 1, got {value}")

@@ -42,6 +42,11 @@ class Hierarchical(nn.Module):
     [4, 2]
     """
 
+    @property
+    def prior_site(self) -> str:
+        """The latent that the prior is of: the top one."""
+        return f"z{len(self.conditionals) + 1}"
+
     def __init__(
         self, prior: Prior, conditionals: Sequence[nn.Module], likelihood: Likelihood, encoders: Sequence[nn.Module]
     ):
@@ -96,6 +101,11 @@ class Ladder(nn.Module):
     >>> pyro.poutine.trace(story.guide).get_trace(torch.ones(5, 3)).nodes["z1"]["value"].shape
     torch.Size([5, 4])
     """
+
+    @property
+    def prior_site(self) -> str:
+        """The latent that the prior is of: the top one."""
+        return f"z{len(self.conditionals) + 1}"
 
     def __init__(
         self,

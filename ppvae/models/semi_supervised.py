@@ -25,8 +25,9 @@ class SemiSupervised(nn.Module):
     encoder's. In the latents and the codes of a row, q(y | x) comes before z: a row's label itself, where it has one.
 
     The ELBO of a labelled row does not train q(y | x), so `elbo` and `enumerated_elbo` add alpha log q(y | x) there: a
-    factor in the guide, which no figure counts. The paper's weight, 0.1 N for the mean over the labelled, is
-    alpha = 0.1 N / N_labelled: 50 for its 100 labels of 50,000.
+    factor in the guide, which no figure counts. `iwae` and the log-weights leave it out, so that under `iwae` q(y | x)
+    learns from the rows without a label alone: train with `enumerated_elbo`. The paper's weight, 0.1 N for the mean
+    over the labelled, is alpha = 0.1 N / N_labelled: 50 for its 100 labels of 50,000.
 
     Args:
         prior: p(z).
@@ -52,6 +53,7 @@ class SemiSupervised(nn.Module):
     torch.Size([5, 10])
     """
 
+    labels_may_miss = True
     scores = "p(x, labels), p(x) where there is no label"  # what its figures are of
 
     def __init__(

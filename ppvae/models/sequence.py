@@ -21,8 +21,8 @@ class SequenceVAE(nn.Module):
     Bowman et al. 2016, https://arxiv.org/abs/1511.06349
 
     Both programs take a batch `(x, lengths)` too: the rows x are then padded, a row's first `lengths` steps are the
-    datum, and what stands behind them counts nothing. A length is given, and says nothing about the steps: where it
-    should be modelled too, let every sequence end with a token for its end.
+    datum, and what stands behind them, nan too, counts nothing. A length is given, and says nothing about the steps:
+    where it should be modelled too, let every sequence end with a token for its end.
 
     Args:
         prior: p(z), event_shape `(latent,)`.
@@ -45,17 +45,34 @@ class SequenceVAE(nn.Module):
 
     def model(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:  # x: (batch, steps * features)
         register(self)
-        check_lengths(lengths, self.likelihood.steps)
+        x, *given = self.seen(x, lengths)
         with pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", self.prior())  # (batch, latent)
-            return pyro.sample("x", self.likelihood(z, lengths), obs=x)
+            return pyro.sample("x", self.likelihood(z, *given), obs=x)
 
     def guide(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         register(self)
-        check_lengths(lengths, self.likelihood.steps)
-        row = x if lengths is None else torch.cat([x, lengths.unsqueeze(-1).to(x)], dim=-1)
+        x, *given = self.seen(x, lengths)
+        row = torch.cat([x, *(lengths.unsqueeze(-1).to(x) for lengths in given)], dim=-1)
         with pyro.plate("data", len(x), dim=-1):
             return pyro.sample("z", self.encoder(row))
+
+    def seen(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The batch as the programs see it: zeros behind the last step.
+
+        Two batches that differ only in what stands there are the same one here.
+
+        Raises:
+            ValueError: lengths that are none; padded rows that are not of `steps * features` numbers.
+        """
+        if lengths is None:
+            return (x,)
+        steps, features = self.likelihood.steps, self.likelihood.features
+        check_lengths(lengths, steps)
+        valid = valid_steps(lengths, steps, x.device).repeat_interleave(features, dim=-1)
+        if x.shape != valid.shape:
+            raise ValueError(f"padded rows should have shape {tuple(valid.shape)}, got {tuple(x.shape)}")
+        return torch.where(valid, x, 0), lengths
 
 
 def check_lengths(lengths: Tensor | None, steps: int) -> None:

@@ -18,7 +18,7 @@ from ppvae.models.checks import check_part
 Maker = Callable[..., Any]
 """A part's class, or a function or `functools.partial` that makes one."""
 
-LINKED = ("network", "latent", "features", "shape", "x", "encoder", "total_count", "levels")
+LINKED = ("network", "latent", "features", "shape", "x", "encoder")
 """Arguments of parts that follow from the data, the code and the other parts: they are given by name."""
 
 
@@ -69,13 +69,13 @@ class Sizes:
     def prior(self, make: Maker, encoder: Encoder | None = None, latent: int | None = None) -> Prior:
         """p(z) over `latent` dimensions; `encoder` is for a prior that is made of it."""
         latent = latent or self.latent
-        part = _made("prior", self._linked("prior", make, latent=latent, encoder=encoder), latent)
+        part = _made("prior", self._linked(make, latent=latent, encoder=encoder), latent)
         return check_part("prior", part, (), latent)
 
     def likelihood(self, make: Maker, inputs: int | None = None) -> Likelihood:
         """p(x | z), its network from `inputs` dimensions: the code's, unless something stands beside it."""
         inputs = inputs or self.latent
-        make = self._linked("likelihood", make)
+        make = self._linked(make)
         bare = _made("likelihood", make, nn.Identity())
         outputs: int = getattr(bare, "outputs", 1)
         network = self.network.decoder(inputs, self.shape, outputs)
@@ -87,7 +87,7 @@ class Sizes:
     def encoder(self, make: Maker, latent: int | None = None, beside: int = 0) -> Encoder:
         """q(z | x) over `latent` dimensions; of x and as many numbers as `beside` says, side by side."""
         latent = latent or self.latent
-        make = self._linked("encoder", make, latent=latent)
+        make = self._linked(make, latent=latent)
         outputs = getattr(_made("encoder", make, nn.Identity()), "outputs", 1)
         total = outputs(latent) if callable(outputs) else outputs * latent
         part = _made("encoder", make, self.encoder_network(total, beside))
@@ -119,18 +119,13 @@ class Sizes:
             raise ValueError(f"output_bias needs a likelihood that has a method output_bias(x); {name} has none")
         return torch.zeros(outputs * self.features) if self.x is None else likelihood.output_bias(self.x)
 
-    def _linked(self, option: str, make: Maker, **known: Any) -> Maker:
+    def _linked(self, make: Maker, **known: Any) -> Maker:
         """A maker with every argument bound that its signature names and that can be known here."""
         known = {"latent": self.latent, "features": self.features, "shape": tuple(self.shape), "x": self.x, **known}
         if self.maximum is not None:
             known |= {"total_count": self.maximum, "levels": self.maximum + 1}
-        given = make.keywords if isinstance(make, partial) else {}
-        asked = dict(list(inspect.signature(make).parameters.items())[1:])  # the first argument is the caller's
-        for name in {"total_count", "levels"} & asked.keys() - given.keys() - known.keys():
-            if asked[name].default is inspect.Parameter.empty:
-                raise ValueError(
-                    f"the {option} needs {name}, which follows from data with a largest level: these have none"
-                )
+        given = {k: v for k, v in make.keywords.items() if v is not None} if isinstance(make, partial) else {}
+        asked = list(inspect.signature(make).parameters)[1:]  # the first argument is the caller's
         return partial(make, **{name: known[name] for name in asked if name in known and name not in given})
 
 
@@ -139,4 +134,10 @@ def _made(option: str, make: Maker, argument: Any) -> Any:
         return make(argument)
     except Exception as error:  # a class of the user's may fail in any way
         said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        raise ValueError(f"the {option} could not be made: {' '.join(said.split())}") from error
+        raise ValueError(f"the {option} {_name(make)} could not be made: {' '.join(said.split())}") from error
+
+
+def _name(make: Maker) -> str:
+    while isinstance(make, partial):
+        make = make.func
+    return str(getattr(make, "__name__", type(make).__name__))

@@ -27,24 +27,59 @@ from ppvae.models.vae import VAE
 
 
 def vae(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> VAE:
-    """One latent vector per datum."""
+    """z ~ p(z), x ~ p(x | z), with the guide z ~ q(z | x): one latent vector per datum.
+
+    Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
+
+    Args:
+        prior: makes p(z).
+        likelihood: makes p(x | z).
+        encoder: makes q(z | x).
+        sizes: of the data and the code, and the family of the networks.
+
+    >>> from ppvae.models import guides, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> assemble(*parts, shape=(3,), latent=2).encoder(torch.zeros(5, 3)).mean.shape
+    torch.Size([5, 2])
+    """
     guide = sizes.encoder(encoder)
     return VAE(sizes.prior(prior, guide), sizes.likelihood(likelihood), guide)
 
 
 def pca(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Autoencoder:
-    """Principal component analysis of `sizes.x`, in closed form; the other parts are not used.
+    """z = W^T (x - m), x ~ N(W z + m, v I) under a flat p(z): principal component analysis of `sizes.x`, solved.
 
-    Without data it is the same story unsolved, for its weights to be loaded into.
+    Without data it is the same story unsolved, for its weights to be loaded into. Bourlard & Kamp 1988,
+    https://doi.org/10.1007/BF00332918
+
+    Args:
+        prior, likelihood, encoder: not used.
+        sizes: of the data, which are its `x`, and the code.
+
+    >>> from ppvae.models import guides, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> story = assemble(*parts, shape=(3,), latent=2, x=torch.randn(9, 3), story=pca)
+    >>> story.encoder(torch.zeros(5, 3)).mean.shape
+    torch.Size([5, 2])
     """
     x = sizes.x if sizes.x is not None else torch.randn(sizes.features, sizes.features)
     return PCA(x, min(sizes.latent, sizes.features)).requires_grad_(False)
 
 
 def ppca(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Linear:
-    """Probabilistic principal component analysis of `sizes.x`, in closed form; the other parts are not used.
+    """z ~ N(0, I), x ~ N(W z + m, v I): probabilistic principal component analysis of `sizes.x`, in closed form.
 
-    Without data it is the same story unsolved, for its weights to be loaded into, or for a fit.
+    Without data it is the same story unsolved, for its weights to be loaded into, or for a fit. Tipping & Bishop 1999,
+    https://doi.org/10.1111/1467-9868.00196
+
+    Args:
+        prior, likelihood, encoder: not used.
+        sizes: of the data, which are its `x`, and the code.
+
+    >>> from ppvae.models import guides, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> assemble(*parts, shape=(3,), latent=2, x=torch.randn(9, 3), story=ppca).weight.shape
+    torch.Size([3, 2])
     """
     if sizes.x is None:
         return Linear(sizes.features, sizes.latent)
@@ -52,9 +87,19 @@ def ppca(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Linea
 
 
 def factor_analysis(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Linear:
-    """Factor analysis of `sizes.x`, to maximum likelihood; the other parts are not used.
+    """z ~ N(0, I), x ~ N(W z + m, diag v): factor analysis of `sizes.x`, to maximum likelihood.
 
-    Without data it is the same story unsolved, for its weights to be loaded into, or for a fit.
+    Without data it is the same story unsolved, for its weights to be loaded into, or for a fit. Rubin & Thayer 1982,
+    https://doi.org/10.1007/BF02293851
+
+    Args:
+        prior, likelihood, encoder: not used.
+        sizes: of the data, which are its `x`, and the code.
+
+    >>> from ppvae.models import guides, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> assemble(*parts, shape=(3,), latent=2, story=factor_analysis).variance.shape
+    torch.Size([3])
     """
     if sizes.x is None:
         return Linear(sizes.features, sizes.latent, shared=False)
@@ -69,11 +114,22 @@ def hierarchical(
     above: Sequence[int] = (4,),
     between: Sequence[int] = (100,),
 ) -> Hierarchical:
-    """Layers of latents, each drawn given the one above it; the guide goes from x upwards.
+    """z_L ~ p(z_L), z_l ~ p(z_l | z_l+1), x ~ p(x | z_1), with the guide z_1 ~ q(z_1 | x), z_l+1 ~ q(z_l+1 | z_l).
+
+    Burda et al. 2016, https://arxiv.org/abs/1509.00519
 
     Args:
+        prior: makes p(z_L).
+        likelihood: makes p(x | z_1).
+        encoder: makes q(z_1 | x), and q(z_l+1 | z_l).
+        sizes: of the data and the code, and the family of the networks.
         above: size of every layer above the first, whose size is `latent`.
         between: hidden layers of the networks from a layer to the one above it; those down are in reverse.
+
+    >>> from ppvae.models import guides, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> len(assemble(*parts, shape=(3,), latent=2, story=partial(hierarchical, above=[2, 1])).encoders)
+    3
     """
     dense = _dense(sizes, between)
     encoders: list[Any] = [sizes.encoder(encoder)]
@@ -96,12 +152,23 @@ def ladder(
     above: Sequence[int] = (4,),
     between: Sequence[int] = (100,),
 ) -> Ladder:
-    """The hierarchical story with a guide that goes down the model, and joins its Normals with what x says.
+    """The `hierarchical` model, with the guide z_L ~ q(z_L | x), z_l ~ q(z_l | x) p(z_l | z_l+1) / norm, down it.
+
+    Sønderby et al. 2016, https://arxiv.org/abs/1602.02282
 
     Args:
+        prior: makes p(z_L).
+        likelihood: makes p(x | z_1).
+        encoder: makes q(z_l | x), a diagonal Normal, for every layer.
+        sizes: of the data and the code, and the family of the networks.
         above: size of every layer above the first, whose size is `latent`.
         between: layers of the networks upwards from one layer to the next, the last of which a layer's message is
             read off; hidden layers of those down, in reverse.
+
+    >>> from ppvae.models import guides, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> len(assemble(*parts, shape=(3,), latent=2, story=partial(ladder, above=[2, 1])).messages)
+    3
     """
     if not between:
         raise ValueError("between should hold at least 1 layer, of which a ladder's messages are read off; got none")
@@ -122,10 +189,22 @@ def ladder(
 def conditional(
     prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes, prior_given_labels: bool = False
 ) -> Conditional:
-    """One latent vector per datum, of data whose labels are given.
+    """z ~ p(z), x ~ p(x | z, y), with the guide z ~ q(z | x, y), of data whose labels y are given.
+
+    Sohn et al. 2015, https://papers.nips.cc/paper/2015/hash/8d55a249e6baa5c06772297520da2051-Abstract.html
 
     Args:
+        prior: makes p(z).
+        likelihood: makes p(x | z, y).
+        encoder: makes q(z | x, y).
+        sizes: of the data and the code, and the family of the networks.
         prior_given_labels: whether the prior is moved and scaled by the label.
+
+    >>> from ppvae.models import guides, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> story = assemble(*parts, shape=(3,), latent=2, classes=4, story=conditional)
+    >>> story.encoder(torch.zeros(5, 3 + 4)).mean.shape
+    torch.Size([5, 2])
     """
     classes = _classes(sizes)
     guide = sizes.encoder(encoder, beside=classes)
@@ -142,10 +221,22 @@ def conditional(
 def semi_supervised(
     prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes, alpha: float = 10.0
 ) -> SemiSupervised:
-    """One latent vector and one label per datum, of data some of which have their label given.
+    """y ~ Cat(pi), z ~ p(z), x ~ p(x | z, y), with the guide y ~ q(y | x), z ~ q(z | x, y); some y are given.
+
+    Kingma et al. 2014, https://arxiv.org/abs/1406.5298
 
     Args:
+        prior: makes p(z).
+        likelihood: makes p(x | z, y).
+        encoder: makes q(z | x, y).
+        sizes: of the data and the code, and the family of the networks.
         alpha: weight of -log q(y | x) in the objective of a datum that has a label, nats.
+
+    >>> from ppvae.models import guides, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> story = assemble(*parts, shape=(3,), latent=2, classes=4, story=semi_supervised)
+    >>> story.classifier(torch.zeros(5, 3)).shape
+    torch.Size([5, 4])
     """
     classes = _classes(sizes)
     guide = sizes.encoder(encoder, beside=classes)
@@ -160,7 +251,22 @@ def semi_supervised(
 
 
 def mixture(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Mixture:
-    """One latent vector per datum, from a mixture whose component is a latent too; the prior is such a mixture."""
+    """c ~ Cat(pi), z ~ N(m_c, diag s_c^2), x ~ p(x | z), with the guide z ~ q(z | x), c ~ p(c | z).
+
+    The prior has to be such a mixture, `--prior GaussianMixture` or one like it: any other, the default one too, is
+    refused. Dilokthanakul et al. 2016, https://arxiv.org/abs/1611.02648
+
+    Args:
+        prior: makes p(z), a mixture of diagonal Normals.
+        likelihood: makes p(x | z).
+        encoder: makes q(z | x).
+        sizes: of the data and the code, and the family of the networks.
+
+    >>> from ppvae.models import guides, likelihoods, priors
+    >>> parts = (priors.GaussianMixture, likelihoods.Normal, guides.DiagonalNormal)
+    >>> assemble(*parts, shape=(3,), latent=2, story=mixture).encoder(torch.zeros(5, 3)).mean.shape
+    torch.Size([5, 2])
+    """
     guide = sizes.encoder(encoder)
     return Mixture(sizes.prior(prior, guide), sizes.likelihood(likelihood), guide)
 
@@ -174,25 +280,36 @@ def sequence(
     embedding: int = 0,
     word_dropout: float = 0.0,
 ) -> SequenceVAE:
-    """One latent vector per sequence, whose steps are drawn one after another; the likelihood is that of one step.
+    """z ~ p(z), x_t ~ p(x_t | x_1, ..., x_t-1, z) for every step, with the guide z ~ q(z | x).
 
     The networks of the family go from the states of two LSTMs, one that reads and one that writes, to the parts.
+    Bowman et al. 2016, https://arxiv.org/abs/1511.06349
 
     Args:
+        prior: makes p(z).
+        likelihood: makes p(x_t | x_1, ..., x_t-1, z).
+        encoder: makes q(z | x).
+        sizes: of the data and the code, and the family of the networks.
         hidden: size of an LSTM's state.
         embedding: size of a learned vector for every level, where levels are names (of words, of letters); 0 where
             they are amounts.
         word_dropout: probability that, in training, a step's density is not shown the step before it.
+
+    >>> from ppvae.models import guides, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> story = assemble(*parts, shape=(7, 3), latent=2, story=sequence)
+    >>> story.encoder(torch.zeros(5, 21)).mean.shape
+    torch.Size([5, 2])
     """
     steps, features = networks.checks.sequence_shape(sizes.shape, "the sequence story")
-    names = 0 if sizes.maximum is None else sizes.maximum + 1
+    x = None if sizes.x is None else sizes.x.reshape(-1, features)
+    emission: Any = replace(sizes, shape=(features,), x=x).likelihood(likelihood, inputs=hidden)
+    names: int = getattr(emission, "levels", 0 if sizes.maximum is None else sizes.maximum + 1)
     if embedding and not names:
         raise ValueError("embedding is of names, 0 to a largest one, and these data have none; leave it 0")
     inputs = partial(Tokens, features, names, embedding) if embedding else partial(Amounts, features, sizes.input_scale)
     reading = replace(sizes, network=Reading(sizes.network, inputs, hidden), input_scale=1.0)
     guide = reading.encoder(encoder)
-    x = None if sizes.x is None else sizes.x.reshape(-1, features)
-    emission = replace(sizes, shape=(features,), x=x).likelihood(likelihood, inputs=hidden)
     writer = Recurrent(emission, inputs(), sizes.latent, (steps, features), hidden, word_dropout, bool(embedding))
     return SequenceVAE(reading.prior(prior, guide), writer, guide)
 

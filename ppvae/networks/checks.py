@@ -1,21 +1,28 @@
 """Arguments of networks, checked."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
 
 
-def at_least_one(**sizes: int | Sequence[int]) -> None:
-    """Every size, and every one of a list of sizes, is at least 1."""
+def at_least_one(family: object = None, /, **sizes: int | Sequence[int]) -> None:
+    """Every size, and every one of a list of sizes, is at least 1; what is said begins with the family they are of."""
     for name, size in sizes.items():
         if isinstance(size, int):
             if size < 1:
-                raise ValueError(f"{name} should be at least 1, got {size}")
+                raise ValueError(f"{whose(family)}{name} should be at least 1, got {size}")
         elif any(one < 1 for one in size):
-            raise ValueError(f"every one of {name} should be at least 1, got {list(size)}")
+            raise ValueError(f"{whose(family)}every one of {name} should be at least 1, got {list(size)}")
 
 
-def known(name: str, value: str, names: Iterable[str]) -> None:
+def known(family: object, name: str, value: str, names: Collection[str]) -> None:
+    """A name is one of those there are, which are said nearest first."""
     if value not in names:
-        raise ValueError(f"{name} should be one of {', '.join(names)}, got {value}")
+        nearest = get_close_matches(str(value), names, n=len(names), cutoff=0.0)
+        raise ValueError(f"{whose(family)}{name} should be one of {', '.join(nearest)}, got {value}")
+
+
+def whose(family: object) -> str:
+    return "" if family is None else f"{type(family).__name__}: "
 
 
 def sequence_shape(shape: Sequence[int], family: str, least: int = 1) -> tuple[int, int]:

@@ -28,6 +28,9 @@ def _transposed(inputs: int, outputs: int, kernel: int, stride: int, size: tuple
 class Convolutional:
     """Strided convolutions, and transposed ones back, for data of shape (height, width) or (channels, height, width).
 
+    LeCun et al. 1998, https://doi.org/10.1109/5.726791; strided both ways, Radford et al. 2016,
+    https://arxiv.org/abs/1511.06434.
+
     Args:
         channels: of each of the encoder's convolutions; the decoder's are in reverse.
         kernel: their side, odd.
@@ -105,7 +108,7 @@ class PooledConvolutional:
 
     def __post_init__(self) -> None:
         check_pyramid(self)
-        known("pool", self.pool, POOLS)
+        known(self, "pool", self.pool, POOLS)
 
     def encoder(self, shape: Sequence[int], outputs: int) -> nn.Module:
         return pyramid_encoder(self, shape, outputs)
@@ -228,7 +231,7 @@ class Residual:
 
     def __post_init__(self) -> None:
         check_pyramid(self)
-        at_least_one(blocks=self.blocks)
+        at_least_one(self, blocks=self.blocks)
 
     def encoder(self, shape: Sequence[int], outputs: int) -> nn.Module:
         return pyramid_encoder(self, shape, outputs)

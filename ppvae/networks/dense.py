@@ -76,6 +76,8 @@ def gated(layer: Callable[[], nn.Module], activation: Activation) -> Gated:
 class MLP:
     """Multilayer perceptrons: the encoder's hidden layers, and the decoder's in reverse.
 
+    Rumelhart et al. 1986, https://doi.org/10.1038/323533a0
+
     Args:
         hidden: size of each hidden layer of the encoder.
         activation: after each of them.
@@ -93,8 +95,8 @@ class MLP:
     initialisation: Initialisation = "default"
 
     def __post_init__(self) -> None:
-        at_least_one(hidden=self.hidden)
-        known("activation", self.activation, ACTIVATIONS)
+        at_least_one(self, hidden=self.hidden)
+        known(self, "activation", self.activation, ACTIVATIONS)
 
     def encoder(self, shape: Sequence[int], outputs: int) -> nn.Module:
         return self._network(prod(shape), self.hidden, outputs)
@@ -103,7 +105,7 @@ class MLP:
         return self._network(inputs, self.hidden[::-1], outputs * prod(shape))
 
     def _network(self, inputs: int, hidden: Sequence[int], outputs: int) -> nn.Module:
-        return initialise(mlp(inputs, hidden, outputs, ACTIVATIONS[self.activation]), self.initialisation)
+        return initialise(mlp(inputs, hidden, outputs, ACTIVATIONS[self.activation]), self.initialisation, self)
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,8 @@ class GatedMLP:
     initialisation: Initialisation = "default"
 
     def __post_init__(self) -> None:
-        at_least_one(hidden=self.hidden)
-        known("activation", self.activation, ACTIVATIONS)
+        at_least_one(self, hidden=self.hidden)
+        known(self, "activation", self.activation, ACTIVATIONS)
 
     def encoder(self, shape: Sequence[int], outputs: int) -> nn.Module:
         return self._network(prod(shape), self.hidden, outputs)
@@ -141,7 +143,7 @@ class GatedMLP:
         return self._network(inputs, self.hidden[::-1], outputs * prod(shape))
 
     def _network(self, inputs: int, hidden: Sequence[int], outputs: int) -> nn.Module:
-        at_least_one(inputs=inputs, outputs=outputs)
+        at_least_one(self, inputs=inputs, outputs=outputs)
         sizes = [inputs, *hidden]
         layers = [gated(partial(nn.Linear, a, b), self.activation) for a, b in pairwise(sizes)]
-        return initialise(nn.Sequential(*layers, nn.Linear(sizes[-1], outputs)), self.initialisation)
+        return initialise(nn.Sequential(*layers, nn.Linear(sizes[-1], outputs)), self.initialisation, self)

@@ -21,7 +21,7 @@ WEIGHTS: dict[str, Callable[[Tensor], object]] = {
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def initialise(network: Network, name: Initialisation) -> Network:
+def initialise(network: Network, name: Initialisation, family: object = None) -> Network:
     """Start a network's weights by name and its biases at zero; `default` leaves them as PyTorch made them.
 
     Of an LSTM, each gate's matrices are started as one. Everything else (embeddings, normalisations) is left alone.
@@ -32,6 +32,7 @@ def initialise(network: Network, name: Initialisation) -> Network:
     Args:
         network: changed in place.
         name: one of the above.
+        family: the one the network is of, for an error to say so.
 
     Raises:
         ValueError: for an unknown name.
@@ -39,7 +40,7 @@ def initialise(network: Network, name: Initialisation) -> Network:
     >>> initialise(torch.nn.Linear(3, 2), "xavier").bias.tolist()
     [0.0, 0.0]
     """
-    known("initialisation", name, ["default", *WEIGHTS])
+    known(family, "initialisation", name, ["default", *WEIGHTS])
     if name != "default":
         for layer in network.modules():
             if isinstance(layer, (*AFFINE, nn.LSTM)):

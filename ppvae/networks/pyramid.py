@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import nn
 
-from ppvae.networks.checks import at_least_one, image_shape, known
+from ppvae.networks.checks import at_least_one, image_shape, known, whose
 from ppvae.networks.dense import ACTIVATIONS, Activation
 from ppvae.networks.initialisation import Initialisation, initialise
 from ppvae.networks.wrappers import Shaped
@@ -51,18 +51,18 @@ class Pyramid(Protocol):
 
 
 def pyramid_encoder(family: Pyramid, shape: Sequence[int], outputs: int) -> nn.Module:
-    at_least_one(outputs=outputs)
-    channels, height, width = image_shape(shape, "a convolution")
+    at_least_one(family, outputs=outputs)
+    channels, height, width = image_shape(shape, type(family).__name__)
     top = _sizes(family, (height, width))[-1]
     flat = [family.channels[-1] * prod(top), *family.hidden]
     layers = [family.down(a, b) for a, b in pairwise([channels, *family.channels])]
     layers += [nn.Flatten(), *(family.dense(a, b) for a, b in pairwise(flat)), nn.Linear(flat[-1], outputs)]
-    return initialise(Shaped(nn.Sequential(*layers), (channels, height, width)), family.initialisation)
+    return initialise(Shaped(nn.Sequential(*layers), (channels, height, width)), family.initialisation, family)
 
 
 def pyramid_decoder(family: Pyramid, inputs: int, shape: Sequence[int], outputs: int) -> nn.Module:
-    at_least_one(inputs=inputs, outputs=outputs)
-    channels, height, width = image_shape(shape, "a convolution")
+    at_least_one(family, inputs=inputs, outputs=outputs)
+    channels, height, width = image_shape(shape, type(family).__name__)
     *sizes, top = _sizes(family, (height, width))
     top_shape = (family.channels[-1], *top)
     flat = [inputs, *family.hidden[::-1], prod(top_shape)]
@@ -71,16 +71,16 @@ def pyramid_decoder(family: Pyramid, inputs: int, shape: Sequence[int], outputs:
         family.up(a, b, size) for (a, b), size in zip(pairwise(family.channels[::-1]), sizes[:0:-1], strict=True)
     ]
     layers += [family.last(family.channels[0], outputs * channels, sizes[0])]
-    return initialise(Shaped(nn.Sequential(*layers), (inputs,)), family.initialisation)
+    return initialise(Shaped(nn.Sequential(*layers), (inputs,)), family.initialisation, family)
 
 
 def check_pyramid(family: Pyramid) -> None:
     if not family.channels:
-        raise ValueError("channels should hold at least 1 layer's, got none")
-    at_least_one(channels=family.channels, hidden=family.hidden, kernel=family.kernel, stride=family.stride)
+        raise ValueError(f"{whose(family)}channels should hold at least 1 layer's, got none")
+    at_least_one(family, channels=family.channels, hidden=family.hidden, kernel=family.kernel, stride=family.stride)
     if family.kernel % 2 == 0:
-        raise ValueError(f"kernel should be odd, so that it has a centre, got {family.kernel}")
-    known("activation", family.activation, ACTIVATIONS)
+        raise ValueError(f"{whose(family)}kernel should be odd, so that it has a centre, got {family.kernel}")
+    known(family, "activation", family.activation, ACTIVATIONS)
 
 
 def _sizes(family: Pyramid, size: tuple[int, int]) -> list[tuple[int, int]]:

@@ -66,16 +66,16 @@ class LSTM:
     initialisation: Initialisation = "default"
 
     def __post_init__(self) -> None:
-        at_least_one(hidden=self.hidden, layers=self.layers)
+        at_least_one(self, hidden=self.hidden, layers=self.layers)
 
     def encoder(self, shape: Sequence[int], outputs: int) -> nn.Module:
-        at_least_one(outputs=outputs)
-        steps, features = sequence_shape(shape, "an LSTM")
+        at_least_one(self, outputs=outputs)
+        steps, features = sequence_shape(shape, "LSTM")
         lstm = nn.LSTM(features, self.hidden, self.layers, batch_first=True)
         network = nn.Sequential(Shaped(LastState(lstm), (steps, features)), nn.Linear(self.hidden, outputs))
-        return initialise(network, self.initialisation)
+        return initialise(network, self.initialisation, self)
 
     def decoder(self, inputs: int, shape: Sequence[int], outputs: int) -> nn.Module:
-        at_least_one(inputs=inputs, outputs=outputs)
-        steps = Unrolled(inputs, self.hidden, self.layers, sequence_shape(shape, "an LSTM"), outputs)
-        return initialise(Shaped(steps, (inputs,)), self.initialisation)
+        at_least_one(self, inputs=inputs, outputs=outputs)
+        steps = Unrolled(inputs, self.hidden, self.layers, sequence_shape(shape, "LSTM"), outputs)
+        return initialise(Shaped(steps, (inputs,)), self.initialisation, self)

@@ -87,18 +87,18 @@ class Recursive:
     initialisation: Initialisation = "default"
 
     def __post_init__(self) -> None:
-        at_least_one(hidden=self.hidden)
-        known("activation", self.activation, ACTIVATIONS)
+        at_least_one(self, hidden=self.hidden)
+        known(self, "activation", self.activation, ACTIVATIONS)
 
     def encoder(self, shape: Sequence[int], outputs: int) -> nn.Module:
-        at_least_one(outputs=outputs)
-        steps, features = sequence_shape(shape, "a recursive network", least=2)
+        at_least_one(self, outputs=outputs)
+        steps, features = sequence_shape(shape, "Recursive", least=2)
         tree = Merging(features, self.hidden, ACTIVATIONS[self.activation]())
         network = nn.Sequential(Shaped(tree, (steps, features)), nn.Linear(self.hidden, outputs))
-        return initialise(network, self.initialisation)
+        return initialise(network, self.initialisation, self)
 
     def decoder(self, inputs: int, shape: Sequence[int], outputs: int) -> nn.Module:
-        at_least_one(inputs=inputs, outputs=outputs)
-        shape = sequence_shape(shape, "a recursive network", least=2)
+        at_least_one(self, inputs=inputs, outputs=outputs)
+        shape = sequence_shape(shape, "Recursive", least=2)
         tree = Splitting(inputs, self.hidden, ACTIVATIONS[self.activation](), shape, outputs)
-        return initialise(Shaped(tree, (inputs,)), self.initialisation)
+        return initialise(Shaped(tree, (inputs,)), self.initialisation, self)

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -13,7 +14,7 @@ from torch import nn
 from ppvae import networks
 from ppvae.inference import Evidence, importance, prior_sampling
 from ppvae.inference import importance as importance_function
-from ppvae.models import VAE, Autoencoder, guides, likelihoods, priors
+from ppvae.models import VAE, Autoencoder, assemble, guides, likelihoods, priors
 
 
 def test_exact_guide_gives_the_evidence_without_error():
@@ -247,3 +248,10 @@ def test_a_factor_of_the_model_is_named():
                 pyro.sample("x", dist.Normal(self.loc[k], 1.0), obs=x)
 
     assert "'penalty' leaves unnormalised" in importance(InPlate(), torch.zeros(3), 30).method
+
+
+def test_a_table_of_unlike_columns_has_a_measure_of_its_own():
+    parts = (priors.StandardNormal, partial(likelihoods.Heterogeneous, columns=["normal", "bernoulli"]))
+    story = assemble(*parts, guides.DiagonalNormal, shape=(2,), latent=1)
+    x = torch.tensor([[0.3, 1.0], [-0.5, 0.0]])
+    assert importance(story, x, 5, progress=False).measure == "density, in columns 1 mass"

@@ -309,7 +309,11 @@ class Pair:
 @pytest.mark.parametrize(
     ("drawn", "prior", "words"),
     [
-        (CIRCLE, PLANE, r"'z' from a support like the model's, Real\(\); it draws from Sphere"),
+        (
+            CIRCLE,
+            PLANE,
+            r"'z' from a support like the model's, Real\(\); it draws from Sphere.* goes with .*VonMisesFisher",
+        ),
         (PLANE, CIRCLE, r"like the model's, Sphere; it draws from Real\(\)"),
         (ONE_HOT, SIMPLEX, r"like the model's, Simplex\(\); it draws from OneHot\(\)"),
         (SIMPLEX, ONE_HOT, r"like the model's, OneHot\(\); it draws from Simplex\(\)"),

@@ -296,6 +296,13 @@ class TestOneHot:
         for ours, theirs in zip(torch.autograd.grad(-loss, parameters), expected, strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
 
+    @pytest.mark.parametrize("particles", [1, 3])
+    def test_so_is_the_enumerated_elbo_at_every_call(self, particles):
+        story, x = self.story(), torch.randn(5, 3).double()
+        exact = -self.by_hand(story, x).mean()
+        for _ in range(3):
+            torch.testing.assert_close(ppvae.inference.enumerated_elbo(story, x, particles), exact, atol=1e-6, rtol=0)
+
     def test_drawn_weights_and_their_score_gradient_have_that_expectation(self):
         story, x = self.story(), torch.randn(1, 3).double()
         exact = self.by_hand(story, x)
@@ -335,6 +342,24 @@ def test_a_story_on_the_sphere_has_the_evidence_of_the_quadrature():
     assert evidence.standard_error.max() < 0.05
 
 
+def test_what_points_nowhere_points_along_the_first_axis_and_learns():
+    outputs = torch.tensor([[0.0, 0.0, 0.0, 1.0], [3.0, 0.0, 4.0, 1.0], [1e-30, 0.0, 0.0, 1.0]]).requires_grad_()
+    q = guides.VonMisesFisher(nn.Identity())(outputs)
+    torch.testing.assert_close(q.loc, torch.tensor([[1.0, 0.0, 0.0], [0.6, 0.0, 0.8], [1.0, 0.0, 0.0]]))
+    q.log_prob(torch.tensor([0.0, 1.0, 0.0])).sum().backward()
+    assert outputs.grad.isfinite().all()
+    assert (outputs.grad[:, 1] > 0).all()
+
+
+def test_sylvesters_transform_stays_one_to_one_where_its_tanh_is_full():
+    outputs = torch.cat([torch.zeros(4), torch.full((2,), 50.0), torch.full((2,), -50.0), torch.zeros(2)])
+    transform = guides.Sylvester(nn.Identity(), latent=2)._transform(outputs.requires_grad_(), flip=False)
+    _, log_det = transform.call_and_ladj(torch.zeros(2))
+    log_det.backward()
+    assert log_det.isfinite()
+    assert outputs.grad.isfinite().all()
+
+
 def test_codes_of_a_flow_are_its_mean_and_leave_the_generator_alone():
     story, x = story_of(encoder="NeuralSpline"), torch.randn(6, 2)
     state = torch.get_rng_state()
@@ -349,6 +374,7 @@ def test_codes_of_a_flow_are_its_mean_and_leave_the_generator_alone():
         (partial(guides.LowRankNormal, rank=0), "rank should be at least 1, got 0"),
         (partial(guides.NormalMixture, latent=2, components=0), "components should be at least 1, got 0"),
         (partial(guides.InverseAutoregressiveFlow, latent=2, transforms=0), "transforms should be at least 1, got 0"),
+        (partial(guides.NeuralSpline, latent=2, hidden=[8, 0]), r"hidden should be at least 1, got \[8, 0\]"),
         (partial(guides.NeuralSpline, latent=2, bins=0), "bins should be at least 1, got 0"),
         (partial(guides.Sylvester, latent=2, context=0), "context should be at least 1, got 0"),
         (partial(guides.GumbelSoftmax, temperature=0.0), "temperature should be positive and finite, got 0"),

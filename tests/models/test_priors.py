@@ -162,6 +162,7 @@ def gradient(value, parameters):
         (lambda: priors.ExPost(2, components=0), "components should be at least 1, got 0"),
         (lambda: priors.RealNVP(2, transforms=0), "transforms should be at least 1, got 0"),
         (lambda: priors.NeuralSplineFlow(2, bins=0), "bins should be at least 1, got 0"),
+        (lambda: priors.RealNVP(2, hidden=[0]), r"every one of hidden should be at least 1, got \[0\]"),
         (lambda: priors.LARS(2, draws=0), "draws should be at least 1, got 0"),
         (lambda: priors.LARS(2, truncation=1), "truncation should be at least 2, or None, got 1"),
     ],

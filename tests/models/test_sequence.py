@@ -223,6 +223,25 @@ class TestPadding:
         torch.manual_seed(0)
         torch.testing.assert_close(log_weights(story, (x, torch.full((6,), 4))), expected)
 
+    @pytest.mark.parametrize(("kind", "filling"), [("frames", math.nan), ("frames", 1e6), ("tokens", 999)])
+    def test_it_is_neither_refused_nor_a_seed(self, kind, filling):
+        story = story_of(**(KINDS[kind] | {"shape": (4, 2 if kind == "frames" else 1)}))
+        expected, found = (
+            importance(story, (self.padded(kind, value), self.lengths), particles=30, progress=False)
+            for value in (0, filling)
+        )
+        assert torch.equal(found.estimate, expected.estimate)
+        assert torch.equal(found.pareto_k, expected.pareto_k)
+        assert ppvae.fit(story, (self.padded(kind, filling), self.lengths), epochs=1, progress=False).loss[0] < math.inf
+
+    def test_a_variance_that_is_fitted_is_that_of_the_steps_there_are(self):
+        story = story_of(shape=(5, 2), likelihood=likelihoods.OptimalNormal)
+        x, z = torch.randn(3, 10), torch.randn(3, 2)
+        story.likelihood(z, torch.ones(3, dtype=torch.long)).log_prob(x)  # in training
+        first, _ = story.likelihood.conditional(z, None, None)
+        square = (x[:, :2] - first.mean.squeeze(-2)).square()
+        torch.testing.assert_close(story.likelihood.emission.variance, square.mean())
+
 
 class TestMean:
     def test_of_frames_is_the_rollout_that_is_fed_its_means(self):
@@ -292,6 +311,21 @@ def test_the_output_may_start_at_the_mean_of_the_steps():
     torch.testing.assert_close(story.likelihood.emission(torch.zeros(128)).mean, x.view(-1, 2).mean(0))
 
 
+@pytest.mark.parametrize(
+    ("likelihood", "maximum", "measure"),
+    [
+        (likelihoods.Categorical, 2, "mass"),
+        (likelihoods.Binomial, 2, "mass"),
+        (likelihoods.Bernoulli, None, "mass"),
+        (likelihoods.Normal, None, "density"),
+    ],
+)
+def test_a_sequence_has_a_mass_where_its_steps_have_one(likelihood, maximum, measure):
+    story, x = story_of((3, 2), likelihood, maximum), torch.randint(0, 2, (2, 6)).float()
+    for data in (x, (x, torch.tensor([1, 3]))):
+        assert importance(story, data, particles=2, progress=False).measure == measure
+
+
 def test_words_are_dropped_in_training_only():
     x = data_of("tokens")
     story = sharpened(story_of(**TOKENS, word_dropout=1.0))
@@ -322,6 +356,10 @@ def test_words_are_dropped_in_training_only():
         (
             lambda: log_weights(story_of(**FRAMES), (torch.zeros(2, 8), torch.tensor([0, 1]))),
             "from 1 to 4, got 0 in row 0",
+        ),
+        (
+            lambda: log_weights(story_of(**FRAMES), (torch.zeros(2, 6), torch.tensor([1, 2]))),
+            r"padded rows should have shape \(2, 8\), got \(2, 6\)",
         ),
         (
             lambda: log_weights(story_of(**FRAMES), (torch.zeros(2, 8), torch.ones(2))),

@@ -17,6 +17,9 @@ from ppvae.distributions.flow import zuko
 from ppvae.distributions.guide_flow import GuideFlow
 from ppvae.distributions.sylvester import TriangularSylvester
 from ppvae.models.checks import at_least_one
+from ppvae.networks import checks
+
+_INSIDE = 1 - 1e-6  # a float32 tanh reaches 1, where Sylvester's transform is no longer one-to-one
 
 
 class InverseAutoregressiveFlow(nn.Module):
@@ -134,7 +137,8 @@ class Sylvester(nn.Module):
 
     def _transform(self, outputs: Tensor, flip: bool) -> TriangularSylvester:
         matrix, r, s, b = outputs.split([self.latent**2, self.latent, self.latent, self.latent], dim=-1)
-        return TriangularSylvester(matrix.unflatten(-1, (self.latent, self.latent)), r.tanh(), s.tanh(), b, flip)
+        r, s = _INSIDE * r.tanh(), _INSIDE * s.tanh()
+        return TriangularSylvester(matrix.unflatten(-1, (self.latent, self.latent)), r, s, b, flip)
 
 
 def _base(outputs: Tensor, latent: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,6 +150,7 @@ def _masked(
     latent: int, transforms: int, hidden: Sequence[int], context: int, passes: int, **options: Any
 ) -> nn.ModuleList:
     """Zuko's masked transforms, in alternate orders, close to the identity. In one dimension there is no order."""
+    checks.at_least_one(hidden=hidden)
     order = torch.arange(at_least_one("latent", latent))
     options |= {"features": latent, "context": at_least_one("context", context), "hidden_features": tuple(hidden)}
     made: list[Any] = []

@@ -9,7 +9,8 @@ from ppvae.base import Distribution
 class PointMass(nn.Module):
     """q(z | x) = delta(z - network(x)), a point mass.
 
-    The ELBO is then log p(x, z) at z = network(x): MAP inference.
+    The ELBO is then log p(x, z) at z = network(x): MAP inference, and the autoencoder of Goodfellow et al. 2016,
+    chapter 14, https://www.deeplearningbook.org/contents/autoencoders.html
 
     Args:
         network: `(..., features)` to `(..., latent)`.

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from ppvae.base import Distribution
-from ppvae.models.checks import at_least_one
+from ppvae.models.checks import known
 from ppvae.models.likelihoods.links import positive
 
 
@@ -13,10 +13,11 @@ class Binomial(nn.Module):
     """p(x | z) = prod_i C(n, x_i) p_i^x_i (1 - p_i)^(n - x_i) with logit p = network(z): a mass on {0, ..., n}.
 
     The exact likelihood of a pixel that counts the black dots among n.
+    https://en.wikipedia.org/wiki/Binomial_distribution
 
     Args:
         network: `(..., latent)` to `(..., features)`, the logits.
-        total_count: n, the largest count.
+        total_count: n, the largest count; it follows from data with a largest level.
 
     >>> Binomial(torch.nn.Linear(2, 3), total_count=16)(torch.zeros(5, 2)).event_shape
     torch.Size([3])
@@ -24,10 +25,10 @@ class Binomial(nn.Module):
 
     outputs = 1
 
-    def __init__(self, network: nn.Module, total_count: int):
+    def __init__(self, network: nn.Module, total_count: int | None = None):
         super().__init__()
         self.network = network
-        self.total_count = at_least_one("total_count", total_count)
+        self.total_count = known("total_count", total_count)
 
     def forward(self, z: Tensor) -> Distribution:
         return dist.Binomial(self.total_count, logits=self.network(z)).to_event(1)
@@ -41,11 +42,11 @@ class BetaBinomial(nn.Module):
     """p(x | z) = prod_i E[Binomial(x_i; n, p)], p ~ Beta(a_i, b_i): a mass on {0, ..., n}, wider than a Binomial.
 
     With a, b = network(z), each 0.001 + softplus of it. Towards a, b = 0 all mass is at 0 and n; with both 1 it is
-    uniform; towards infinity it is a Binomial's.
+    uniform; towards infinity it is a Binomial's. https://en.wikipedia.org/wiki/Beta-binomial_distribution
 
     Args:
         network: `(..., latent)` to `(..., 2 * features)`: a for every feature, then b.
-        total_count: n, the largest count.
+        total_count: n, the largest count; it follows from data with a largest level.
 
     >>> BetaBinomial(torch.nn.Linear(2, 6), total_count=16)(torch.zeros(5, 2)).event_shape
     torch.Size([3])
@@ -53,10 +54,10 @@ class BetaBinomial(nn.Module):
 
     outputs = 2
 
-    def __init__(self, network: nn.Module, total_count: int):
+    def __init__(self, network: nn.Module, total_count: int | None = None):
         super().__init__()
         self.network = network
-        self.total_count = at_least_one("total_count", total_count)
+        self.total_count = known("total_count", total_count)
 
     def forward(self, z: Tensor) -> Distribution:
         a, b = positive(self.network(z)).chunk(2, dim=-1)
@@ -67,6 +68,7 @@ class Poisson(nn.Module):
     """p(x | z) = prod_i e^-m_i m_i^x_i / x_i! with log m = network(z): a mass on {0, 1, ...}.
 
     With `library` the call takes l too, a size of every row, and m = l softmax(network(z)), as `NegativeBinomial`.
+    Lopez et al. 2018, https://doi.org/10.1038/s41592-018-0229-2 (there the negative binomial, whose limit this is).
 
     Args:
         network: `(..., latent)` to `(..., features)`, log m.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ppvae.base import Distribution
 from ppvae.distributions import discretized_logistic
 from ppvae.distributions.levels import Levels
-from ppvae.models.checks import at_least_one
+from ppvae.models.checks import at_least_one, known
 from ppvae.models.likelihoods.links import by_element, positive
 
 
@@ -18,13 +18,13 @@ class Categorical(nn.Module):
 
     Args:
         network: `(..., latent)` to `(..., levels * features)`: a logit of level 0 for every feature, then of level 1...
-        levels: how many there are.
+        levels: how many there are; it follows from data with a largest level.
 
     >>> Categorical(torch.nn.Linear(2, 12), levels=4)(torch.zeros(5, 2)).event_shape
     torch.Size([3])
     """
 
-    def __init__(self, network: nn.Module, levels: int):
+    def __init__(self, network: nn.Module, levels: int | None = None):
         super().__init__()
         self.network = network
         self.levels = self.outputs = _at_least_two(levels)
@@ -46,7 +46,7 @@ class DiscretizedLogistic(nn.Module):
 
     Args:
         network: `(..., latent)` to `(..., 2 * features)`: m for every feature, then what s is made of.
-        levels: how many there are.
+        levels: how many there are; it follows from data with a largest level.
 
     >>> likelihood = DiscretizedLogistic(torch.nn.Linear(2, 6), levels=256)
     >>> likelihood(torch.zeros(5, 2)).log_prob(torch.tensor([0.0, 128.0, 255.0])).shape
@@ -55,7 +55,7 @@ class DiscretizedLogistic(nn.Module):
 
     outputs = 2
 
-    def __init__(self, network: nn.Module, levels: int = 256):
+    def __init__(self, network: nn.Module, levels: int | None = None):
         super().__init__()
         self.network = network
         self.levels = _at_least_two(levels)
@@ -74,7 +74,7 @@ class DiscretizedLogisticMixture(nn.Module):
     Args:
         network: `(..., latent)` to `(..., 3 * components * features)`: for every component the logit of w for every
             feature; then likewise m, and what s = 0.001 + softplus is made of.
-        levels: how many there are.
+        levels: how many there are; it follows from data with a largest level.
         components: how many each element has.
 
     >>> likelihood = DiscretizedLogisticMixture(torch.nn.Linear(2, 45), levels=256, components=5)
@@ -82,7 +82,7 @@ class DiscretizedLogisticMixture(nn.Module):
     torch.Size([3])
     """
 
-    def __init__(self, network: nn.Module, levels: int = 256, components: int = 5):
+    def __init__(self, network: nn.Module, levels: int | None = None, components: int = 5):
         super().__init__()
         self.network = network
         self.levels = _at_least_two(levels)
@@ -94,7 +94,7 @@ class DiscretizedLogisticMixture(nn.Module):
         return discretized_logistic.DiscretizedLogisticMixture(dist.Categorical(logits=logits), parts).to_event(1)
 
 
-def _at_least_two(levels: int) -> int:
-    if levels < 2:
-        raise ValueError(f"levels should be at least 2, got {levels}")
-    return levels
+def _at_least_two(levels: int | None) -> int:
+    if levels == 1:
+        raise ValueError("levels should be at least 2, got 1")
+    return known("levels", levels)

@@ -82,6 +82,7 @@ class Laplace(nn.Module):
     """p(x | z) = prod_i exp(-|x_i - m_i| / s) / (2 s) with m = network(z): a density, of the absolute error.
 
     The median is fitted instead of the mean, and far values weigh less. Learned, s settles at the mean absolute error.
+    https://en.wikipedia.org/wiki/Laplace_distribution
 
     Args:
         network: `(..., latent)` to `(..., features)`, m.

@@ -38,7 +38,7 @@ class DiagonalNormal(nn.Module):
     """p(z) = N(z; m, diag s^2), with m and s learned, from N(0, I) on.
 
     The Normal that is nearest to the encoder's average over the data. Hoffman & Johnson 2016, ELBO surgery,
-    http://approximateinference.org/2016/accepted/HoffmanJohnson2016.pdf
+    https://approximateinference.org/2016/accepted/HoffmanJohnson2016.pdf
 
     Args:
         latent: number of latent dimensions.
@@ -111,7 +111,8 @@ class StudentT(nn.Module):
 class Flat(nn.Module):
     """p(z) = 1 everywhere: improper, so that maximising log p(x, z) is maximum likelihood in z.
 
-    With a point-mass guide this is the plain autoencoder. It cannot be sampled and gives no evidence.
+    With a point-mass guide this is the plain autoencoder, Goodfellow et al. 2016, chapter 14,
+    https://www.deeplearningbook.org/contents/autoencoders.html. It cannot be sampled and gives no evidence.
 
     Args:
         latent: number of latent dimensions.

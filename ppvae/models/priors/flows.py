@@ -13,6 +13,7 @@ from torch import nn
 from ppvae.base import Distribution
 from ppvae.distributions.flow import Flow, zuko
 from ppvae.models.checks import at_least_one
+from ppvae.networks import checks
 
 
 class NeuralSplineFlow(nn.Module):
@@ -89,6 +90,7 @@ class RealNVP(nn.Module):
 def _sizes(latent: int, transforms: int, hidden: Sequence[int]) -> dict[str, Any]:
     """Sizes as zuko's flows name them."""
     at_least_one("transforms", transforms)
+    checks.at_least_one(hidden=hidden)
     return {"features": at_least_one("latent", latent), "transforms": transforms, "hidden_features": tuple(hidden)}
 
 
