@@ -31,6 +31,8 @@ MEANING = {  # of each part, its default, and where it is found
 }
 SKIPPED = (*PARTS, "sizes")  # what a story is given, beside the sizes that follow from the data and the code
 PLAINER = {  # what jsonargparse says: what we say
+    r"Import path (\S+) does not correspond to a subclass of Module": r"\1 should be a Module's class, or a function "
+    "that says in its signature what it returns: `-> Module`",
     r"- Expected a path but \S+ either not accessible or invalid - ": "",
     r"\.* Got value: (.*?)\.*$": r", got \1",
     r"Parser key \"([\w.]+)\": ": r"--\1: ",
@@ -209,7 +211,7 @@ def _plain_part(option: str, path: str, said: str) -> str:
         return f"--{option}.{argument} of {name} should be {type_name(taken[argument])}, got {value}"
     missing = re.search(r"following arguments are required: ([\w, ]+)", said)
     if missing:
-        needed = [taken[name] for name in missing.group(1).split(", ") if name in taken]
+        needed = [taken[name] for name in re.findall(r"\w+", missing.group(1)) if name in taken]
         return f"--{option} {name} needs {listed(needed) if needed else missing.group(1)}"
     return f"--{option} {name}: {said}"
 
@@ -220,6 +222,31 @@ def type_name(parameter: inspect.Parameter) -> str:
         return " or ".join(map(repr, get_args(parameter.annotation)))
     written = inspect.formatannotation(parameter.annotation).replace("collections.abc.Sequence", "list")
     return "a list in brackets, such as [200, 100]" if written == "list[int]" else written
+
+
+def part_help(words: Sequence[str]) -> str | None:
+    """What `--prior.help NAME` asks for: a part's docstring and options; every name where none is given."""
+    for word, name in zip(words, [*words, ""][1:], strict=True):
+        option = word.removeprefix("--").removesuffix(".help")
+        if word == f"--{option}.help" and option in SWAPPED:
+            if not name or name.startswith("-"):
+                return f"--{option} is one of {', '.join(names(SWAPPED[option]))}, or an import path"
+            part = imported(option, _qualified(option, name))
+            own = parameters(part, LINKED + SKIPPED)
+            options = [f"  --{option}.{p.name} ({type_name(p)}{_default(p)})" for p in own]
+            return "\n".join(
+                [
+                    f"{name}: {inspect.cleandoc(part.__doc__ or 'no docstring')}",
+                    "",
+                    "Options:",
+                    *(options or ["  none"]),
+                ]
+            )
+    return None
+
+
+def _default(parameter: inspect.Parameter) -> str:
+    return ", required" if parameter.default is parameter.empty else f", default {parameter.default}"
 
 
 def one_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import Tensor
 
-from ppvae.arguments import OBJECTIVES, PARTS, imported, listed, nearest, parameters, plain
+from ppvae.arguments import OBJECTIVES, PARTS, imported, listed, nearest, one_line, parameters, plain
 from ppvae.data import Observation
 from ppvae.inference import objectives
 from ppvae.inference.importance import own_generators
@@ -84,17 +84,31 @@ def build_story(parser: ArgumentParser, options: Namespace, seen: Observation, x
         raise ValueError(f"latent should be at least 1, got {options.latent}")
     made = parser.instantiate(with_likelihood(parser, options, seen))
     makers = {option: maker(option, made[option]) for option in (*PARTS, "story")}
-    return assemble(
-        **makers,
-        shape=seen.shape,
-        latent=options.latent,
-        network=made.network,
-        input_scale=seen.input_scale,
-        x=None if x is None else x.nan_to_num(nan=0.0),
-        maximum=seen.maximum,
-        classes=seen.classes,
-        output_bias=options.output_bias,
+    called = (
+        "it is called with the makers of its parts, (prior, likelihood, encoder, sizes), as in ppvae.models.stories"
     )
+    try:
+        story = assemble(
+            **makers,
+            shape=seen.shape,
+            latent=options.latent,
+            network=made.network,
+            input_scale=seen.input_scale,
+            x=None if x is None else x.nan_to_num(nan=0.0),
+            maximum=seen.maximum,
+            classes=seen.classes,
+            output_bias=options.output_bias,
+        )
+    except ValueError:
+        raise
+    except Exception as error:  # a function of the user's may fail in any way
+        raise ValueError(f"the story {options.story.class_path} failed: {one_line(error)}; {called}") from error
+    unmade = [option for option in PARTS if vars(story).get(option) is makers[option]]
+    if unmade:
+        raise ValueError(
+            f"the story {options.story.class_path} holds the maker of its {unmade[0]}, not one made; {called}"
+        )
+    return story
 
 
 def maker(option: str, config: Namespace) -> "partial[Any]":

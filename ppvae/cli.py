@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from ppvae import build, data, figures, lineup, report, runs, train
-from ppvae.arguments import PartsInBrief, fit_parser, parse, use_working_folder
+from ppvae.arguments import PartsInBrief, fit_parser, parse, part_help, use_working_folder
 from ppvae.base import Objective
 from ppvae.data import Dataset, Observation
 from ppvae.inference.comparison import group_results
@@ -27,7 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what a person can mend is one line on standard error and exit status 2."""
     use_working_folder()
     try:
-        options = parse(command_line(), sys.argv[1:] if arguments is None else arguments)
+        words = sys.argv[1:] if arguments is None else arguments
+        if text := part_help(words):
+            print(text)
+            return 0
+        options = parse(command_line(), words)
         if options.command is None:
             raise ValueError("name a command: fit, evaluate or compare (ppvae --help tells more)")
         COMMANDS[options.command](options[options.command])

@@ -233,5 +233,7 @@ def compete(
                 if view not in views:
                     views[view] = view_of(contender.options, test_rows)
                 yield enter(parser, contender, views[view], seed, particles, progress)
-            except (NotFinite, ValueError) as error:
+            except NotFinite as error:
                 yield Failed(contender, seed, one_line(error).partition(";")[0])  # what broke, not what a fit keeps
+            except ValueError as error:
+                yield Failed(contender, seed, one_line(error))

@@ -56,6 +56,14 @@ class Number(TwoSided):
 def wide(latent: int) -> nn.Module:
     return Wide(latent, spread=5.0)
 
+def no_sizes(prior, likelihood, encoder, beta: float = 1.0) -> nn.Module:
+    return nn.Identity()
+
+def unmade(prior, likelihood, encoder, sizes) -> nn.Module:
+    story = nn.Module()
+    story.prior = prior
+    return story
+
 def scaled(story, data, factor: float, link=abs, shift: float = 0.0):
     return data.new_tensor(factor + shift)
 
@@ -221,7 +229,7 @@ def test_a_configuration_file_that_cannot_be_read_is_refused(tmp_path):
         (["--likelihood", "Binomial", "--likelihood.n", "3"], "Binomial takes total_count (int | None), got n"),
         (["--nonsense", "3"], "unrecognized arguments: --nonsense 3"),
         (["--prior"], "--prior: expected one argument"),
-        (["--prior", "torch.optim.Adam"], "subclass of Module"),
+        (["--prior", "torch.optim.Adam"], "torch.optim.Adam should be a Module's class, or a function that says"),
         (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
     ],
 )
@@ -272,11 +280,29 @@ def test_what_cannot_be_imported_is_named(my_parts, option, path, said):
         (["--likelihood", "my_parts.Undeclared"], "event_shape (64,), got (32,): its attribute `outputs`"),
         (["--encoder", "my_parts.NoEvent"], "event_shape (2,), got (): end it with .to_event(1)"),
         (["--latent", "0"], "latent should be at least 1, got 0"),
+        (["--story", "my_parts.no_sizes"], "the story my_parts.no_sizes failed: TypeError"),
+        (["--story", "my_parts.unmade"], "holds the maker of its prior, not one made; it is called with the makers"),
         (["--network.hidden", "[0]"], "every one of hidden should be at least 1, got [0]"),
     ],
 )
 def test_a_part_that_does_not_do_is_named(my_parts, observation, words, said):
     assert said in refusal(story_of, observation, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--prior.help", "VampPrior"], ["https://arxiv.org/abs/1705.07120", "--prior.components (int, default 50)"]),
+        (["--story.help", "hierarchical"], ["--story.above", "1509.00519"]),
+        (["--network.help", "Convolutional"], ["--network.channels"]),
+        (["--prior.help", "my_parts.Wide"], ["no docstring", "--prior.spread (float, default 1.0)"]),
+        (["--prior.help"], ["GaussianMixture", "import path"]),
+    ],
+)
+def test_help_of_a_part_is_its_docstring_and_its_options(my_parts, words, said):
+    text = ask.part_help(["fit", *words])
+    assert all(word in text for word in said)
+    assert ask.part_help(["fit", "--prior", "Laplace"]) is None
 
 
 # --- objectives

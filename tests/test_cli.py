@@ -396,8 +396,10 @@ def test_help_is_complete_and_readable(capsys, command, options):
 def test_help_of_the_whole_and_of_a_part(capsys):
     text = shown(capsys, "--help")
     assert all(command in text for command in ("fit", "evaluate", "compare"))
-    assert "number of Gaussians" in shown(capsys, "fit", "--prior.help", "GaussianMixture")
-    assert "--prior.spread" in shown(capsys, "fit", "--prior.help", "my_file.MyPrior")
+    assert cli.main(["fit", "--prior.help", "GaussianMixture"]) == 0
+    assert "number of Gaussians" in capsys.readouterr().out
+    assert cli.main(["fit", "--epochs", "2", "--prior.help", "my_file.MyPrior", "--out", "R"]) == 0
+    assert "--prior.spread" in capsys.readouterr().out
     assert shown(capsys, "--version") == "ppvae 0.1.0\n"
 
 

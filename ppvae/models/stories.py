@@ -302,6 +302,8 @@ def sequence(
     torch.Size([5, 2])
     """
     steps, features = networks.checks.sequence_shape(sizes.shape, "the sequence story")
+    if isinstance(sizes.network, networks.LSTM | networks.Recursive):
+        raise ValueError("the sequence story reads and writes with LSTMs of its own; its network should be dense: MLP")
     x = None if sizes.x is None else sizes.x.reshape(-1, features)
     emission: Any = replace(sizes, shape=(features,), x=x).likelihood(likelihood, inputs=hidden)
     names: int = getattr(emission, "levels", 0 if sizes.maximum is None else sizes.maximum + 1)
