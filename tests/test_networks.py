@@ -374,6 +374,10 @@ class TestOutputBias:
         (lambda: networks.GatedMLP().encoder((3,), 0), "outputs should be at least 1, got 0"),
         (lambda: networks.Convolutional([]), "channels should hold at least 1"),
         (lambda: networks.Convolutional([4, 0]), "channels should be at least 1"),
+        (
+            lambda: networks.Convolutional(kernel=99).encoder((8, 8), 2),
+            "kernel should be at most 15 for images of 8 x 8",
+        ),
         (lambda: networks.Convolutional(kernel=4), "Convolutional: kernel should be odd, .*got 4"),
         (lambda: networks.PooledConvolutional(stride=0), "PooledConvolutional: stride should be at least 1, got 0"),
         (lambda: networks.PooledConvolutional(pool="min"), "pool should be one of max, average, got min"),

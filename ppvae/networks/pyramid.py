@@ -85,6 +85,10 @@ def check_pyramid(family: Pyramid) -> None:
 
 def _sizes(family: Pyramid, size: tuple[int, int]) -> list[tuple[int, int]]:
     """The image's size before every layer, and after the last."""
+    widest = max(9, 2 * max(size) - 1)  # small ones cost nothing
+    if family.kernel > widest:
+        rule = f"kernel should be at most {widest} for images of {size[0]} x {size[1]}"
+        raise ValueError(f"{whose(family)}{rule}, got {family.kernel}")
     sizes = [size]
     for _ in family.channels:
         height, width = sizes[-1]
