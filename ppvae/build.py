@@ -11,8 +11,8 @@ from torch import Tensor
 from ppvae.arguments import OBJECTIVES, PARTS, imported, listed, nearest, one_line, parameters, plain
 from ppvae.data import Observation
 from ppvae.inference import objectives
+from ppvae.inference.codes import drawn_codes
 from ppvae.inference.importance import own_generators
-from ppvae.inference.programs import drawn_codes
 from ppvae.models import assemble, priors
 
 ROWS = 10_000  # codes that an ex-post prior is fitted to, at least

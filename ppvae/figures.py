@@ -11,12 +11,13 @@ from torch import Tensor
 from ppvae import plots
 from ppvae.base import Batch
 from ppvae.data import Dataset
+from ppvae.inference.codes import codes, generate, reconstruct
 from ppvae.inference.comparison import Group
 from ppvae.inference.importance import own_generators
-from ppvae.inference.programs import batch_for, codes, generate, reconstruct
+from ppvae.inference.programs import batch_for
 from ppvae.lineup import Fitted
 from ppvae.metrics import principal_plane
-from ppvae.models import priors
+from ppvae.models import VAE, priors
 from ppvae.train import History
 
 GRID = 15  # side of the decoded grid
@@ -96,9 +97,9 @@ def of_comparison(fitted: Sequence[Fitted], groups: Sequence[Group]) -> Figures:
 
 
 def _has_plane(entry: Fitted) -> bool:
-    return entry.contender.options.latent == 2 and isinstance(
-        getattr(entry.story, "prior", None), priors.StandardNormal
-    )
+    """Whether z itself is a plane with the prior N(0, I): the top of a hierarchy is not, nor a code beside a label."""
+    plain = isinstance(entry.story, VAE) and isinstance(entry.story.prior, priors.StandardNormal)
+    return plain and entry.contender.options.latent == 2
 
 
 @torch.no_grad()

@@ -16,9 +16,10 @@ from ppvae import metrics
 from ppvae.arguments import fit_parser, nearest, one_line, parse
 from ppvae.build import build_story, complete, find_objective, settle
 from ppvae.data import Dataset, Observation, load
+from ppvae.inference.codes import codes, prior_variance, reconstruct
 from ppvae.inference.comparison import Result
 from ppvae.inference.importance import Evidence, NoDensity, importance, own_generators, prior_sampling
-from ppvae.inference.programs import batch_for, codes, prior_variance, reconstruct, scored
+from ppvae.inference.programs import batch_for, scored
 from ppvae.train import History, NotFinite, fit, learns
 
 FOLDER = Path(__file__).parent / "lineups"

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import ppvae
-from ppvae import data, lineup, metrics, networks
+from ppvae import data, figures, lineup, metrics, networks
 from ppvae.arguments import fit_parser, parse
 from ppvae.inference import elbo, importance, prior_sampling
+from ppvae.inference.codes import codes, prior_variance, reconstruct
 from ppvae.inference.comparison import group_results
-from ppvae.inference.programs import codes, prior_variance, reconstruct
 from ppvae.models import assemble, guides, likelihoods, linear, priors
 
 COMMON = ["--latent", "3", "--epochs", "2", "--batch_size", "500", "--lr", "0.01", "--network.hidden", "[8]"]
@@ -174,3 +174,13 @@ def test_an_ex_post_prior_is_fitted_to_the_codes_that_it_is_of(story):
     (found,) = compete(*made(one=f"--story {story} --prior ExPost"))
     assert found.result.evidence.estimate.isfinite().all()
     assert (found.story.prior.loc != 0).all()
+
+
+def test_the_plane_is_decoded_of_a_story_whose_z_has_that_prior():
+    def drawn(*words):
+        found = compete(*made(**{str(place): word for place, word in enumerate(words)}))
+        return set(figures.of_comparison(found, group_results([entry.result for entry in found])))
+
+    assert "decoded-grid" in drawn("--latent 2")
+    others = drawn("--latent 2 --story hierarchical", "--latent 2 --story conditional", "--latent 2 --prior Laplace")
+    assert others == drawn("--latent 2") - {"decoded-grid"}

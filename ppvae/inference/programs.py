@@ -11,7 +11,6 @@ import torch
 from pyro import poutine
 from pyro.distributions import constraints
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
@@ -225,95 +224,6 @@ def log_density(site: Site, particles: int, batch: int, scaled: bool = False) ->
     scale = site["scale"] / (frames[-1].full_size / frames[-1].size) if scaled else 1.0
     log_prob = scale_and_mask(value, scale, site["mask"])
     return log_prob.sum_to_size(log_prob.shape[-2:]).expand(particles, batch)
-
-
-class _AtMeans(Messenger):
-    """Every latent site takes its mean instead of a draw."""
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if not msg["is_observed"] and not site_is_subsample(msg) and not msg["infer"].get("_deterministic"):
-            mean = msg["fn"].mean
-            if mean.isnan().any():
-                raise ValueError(f"latent site '{msg['name']}' has no mean ({type(msg['fn']).__name__}), so no code")
-            msg["value"], msg["done"] = mean, True
-
-
-@torch.no_grad()
-def codes(story: Story, data: Batch) -> Tensor:
-    """The guide's mean E_q[z | x] of every latent site, side by side: `(batch, latent)`."""
-    batch = placed(story, data)
-    with evaluating(story), _AtMeans():
-        trace = run(story.guide, batch, particles=1)
-    return torch.cat([_by_datum(site["fn"], site["value"]) for site in latent_sites(trace)], dim=-1)
-
-
-@torch.no_grad()
-def prior_variance(story: Story, data: Batch, draws: int = 2000) -> Tensor | None:
-    """The variance of every latent under the model, in the order of `codes`, by draws: `(latent,)`; None if flat.
-
-    It changes nothing of torch's global generator.
-    """
-    batch = placed(story, data)
-    batch = tuple(part[:1].expand(draws, *part.shape[1:]) for part in batch)
-    with evaluating(story), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(0)
-        order = [site["name"] for site in latent_sites(run(story.guide, batch, particles=1))]
-        try:
-            sites = {site["name"]: site for site in latent_sites(run(story.model, batch, particles=1))}
-        except NotImplementedError:  # an improper prior
-            return None
-    return torch.cat([_by_datum(sites[name]["fn"], sites[name]["value"]).var(0) for name in order if name in sites])
-
-
-@torch.no_grad()
-def drawn_codes(story: Story, data: Batch, draws: int = 1, site: str | None = None) -> Tensor:
-    """Draws from the guide q(z | x) of one latent site, or of all side by side: `(draws * batch, latent)`.
-
-    Draws come from torch's global generator: seed it, or fork it, at the edge.
-    """
-    batch = tuple(part.repeat(draws, *[1] * (part.dim() - 1)) for part in placed(story, data))
-    with evaluating(story):
-        sites = list(latent_sites(run(story.guide, batch, particles=1)))
-    chosen = [found for found in sites if found["name"] == site] or sites
-    return torch.cat([_by_datum(found["fn"], found["value"]) for found in chosen], dim=-1)
-
-
-@torch.no_grad()
-def reconstruct(story: Story, data: Batch) -> Tensor:
-    """E[x | z] at the guide's mean z, `(batch, features)`."""
-    batch = placed(story, data)
-    with evaluating(story):
-        with _AtMeans():
-            trace = run(story.guide, batch, particles=1)
-        return _observed_mean(run(poutine.replay(story.model, trace=trace), batch, particles=1), batch)
-
-
-@torch.no_grad()
-def generate(story: Story, like: Batch) -> Tensor:
-    """E[x | z] at draws z from the prior, one per row of `like`, whose x does not matter: `(batch, features)`.
-
-    Draws come from torch's global generator: seed it, or fork it, at the edge.
-    """
-    batch = placed(story, like)
-    with evaluating(story):
-        return _observed_mean(run(story.model, batch, particles=1), batch)
-
-
-def _observed_mean(trace: poutine.Trace, batch: tuple[Tensor, ...]) -> Tensor:
-    """The means of the sites that observe a tensor of the batch as it is; of all that observe, where none does."""
-    sites = [site for site in sample_sites(trace) if _is_data(site)]
-    given = [site for site in sites if any(site["value"] is part for part in batch)]  # not labels made from one
-    return torch.cat([_by_datum(site["fn"], site["fn"].mean) for site in given or sites], dim=-1)
-
-
-def _by_datum(fn: Any, value: Tensor) -> Tensor:
-    """(..., 1, batch, *event) to (batch, everything else), for one particle."""
-    rows = value.movedim(value.dim() - fn.event_dim - 1, 0)
-    return rows.reshape(len(rows), -1)
-
-
-def _is_data(site: Site) -> bool:
-    return bool(site["is_observed"]) and not isinstance(site["fn"], pyro.distributions.Unit)
 
 
 @contextmanager

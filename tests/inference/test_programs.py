@@ -10,7 +10,8 @@ from known import LinearGaussian
 from torch import nn
 
 from ppvae.inference import programs
-from ppvae.inference.programs import codes, evaluating, generate, reconstruct
+from ppvae.inference.codes import codes, drawn_codes, generate, reconstruct
+from ppvae.inference.programs import evaluating
 from ppvae.models import Sizes, assemble, guides, likelihoods, priors, stories
 
 
@@ -106,7 +107,7 @@ def test_drawn_codes_have_the_moments_of_the_guide():
     known = LinearGaussian()
     story, x = known.story(), known.data(3)
     torch.manual_seed(0)
-    drawn = programs.drawn_codes(story, x, draws=4000).reshape(4000, 3, -1)
+    drawn = drawn_codes(story, x, draws=4000).reshape(4000, 3, -1)
     spread = known.posterior_covariance.diagonal().sqrt()
     assert ((drawn.mean(0) - known.posterior_mean(x)).abs() < 4 * spread / 4000**0.5).all()
     assert ((drawn.std(0) / spread - 1).abs() < 4 / (2 * 4000) ** 0.5).all()

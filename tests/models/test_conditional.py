@@ -10,7 +10,7 @@ from known import LinearGaussian, affine
 
 import ppvae
 from ppvae.inference import importance, log_weights
-from ppvae.inference.programs import codes, generate, reconstruct
+from ppvae.inference.codes import codes, generate, reconstruct
 from ppvae.models import Conditional, guides, likelihoods, priors
 from ppvae.models.conditional import Moved
 

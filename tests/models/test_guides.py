@@ -15,7 +15,7 @@ from torch import nn
 import ppvae
 from ppvae import networks
 from ppvae.inference import log_weights
-from ppvae.inference.programs import codes
+from ppvae.inference.codes import codes
 from ppvae.models import VAE, guides, likelihoods, priors
 from ppvae.models.sizes import Sizes
 

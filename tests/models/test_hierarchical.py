@@ -10,7 +10,7 @@ from torch import nn
 
 from ppvae import networks
 from ppvae.inference import importance, log_weights
-from ppvae.inference.programs import codes
+from ppvae.inference.codes import codes
 from ppvae.models import Hierarchical, Ladder, assemble, guides, likelihoods, priors, stories
 from ppvae.models.hierarchical import LayerNormal, product
 

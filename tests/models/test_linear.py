@@ -12,7 +12,7 @@ from sklearn.decomposition import FactorAnalysis
 import ppvae
 from ppvae import data
 from ppvae.inference import elbo, importance, log_weights
-from ppvae.inference.programs import codes, reconstruct
+from ppvae.inference.codes import codes, reconstruct
 from ppvae.models import PCA, Linear, factor_analysis, ppca
 
 

@@ -14,8 +14,8 @@ from torch import nn
 import ppvae
 from ppvae import networks
 from ppvae.inference import elbo, importance, log_weights
+from ppvae.inference.codes import reconstruct
 from ppvae.inference.importance import prior_sampling
-from ppvae.inference.programs import reconstruct
 from ppvae.models import VAE, assemble, guides, likelihoods, priors
 from ppvae.models.missing import masked, observed
 

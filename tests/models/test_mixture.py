@@ -11,7 +11,8 @@ from torch import nn
 
 from ppvae import networks
 from ppvae.inference import elbo, enumerated_elbo, importance, log_weights, prior_sampling
-from ppvae.inference.programs import codes, run
+from ppvae.inference.codes import codes
+from ppvae.inference.programs import run
 from ppvae.models import VAE, Mixture, guides, likelihoods, priors
 
 

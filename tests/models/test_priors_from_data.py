@@ -9,7 +9,7 @@ from cases import ENCODERS
 
 from ppvae import networks
 from ppvae.inference import importance
-from ppvae.inference.programs import codes as codes_of
+from ppvae.inference.codes import codes as codes_of
 from ppvae.models import VAE, guides, likelihoods, priors
 from ppvae.models.sizes import Sizes
 

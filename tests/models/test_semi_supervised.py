@@ -12,7 +12,7 @@ from torch.nn import functional
 import ppvae
 from ppvae import data, networks
 from ppvae.inference import elbo, enumerated_elbo, importance, log_weights, prior_sampling
-from ppvae.inference.programs import codes, generate, reconstruct
+from ppvae.inference.codes import codes, generate, reconstruct
 from ppvae.models import SemiSupervised, assemble, guides, likelihoods, priors, stories
 
 CLASSES, ALPHA = 3, 0.7

@@ -12,7 +12,7 @@ from pyro.infer import SVI, Trace_ELBO
 import ppvae
 from ppvae import networks
 from ppvae.inference import importance, iwae, log_weights
-from ppvae.inference.programs import codes, generate, reconstruct
+from ppvae.inference.codes import codes, generate, reconstruct
 from ppvae.models import assemble, guides, likelihoods, priors, stories
 
 TOKENS = {"shape": (3, 1), "maximum": 2, "likelihood": likelihoods.Categorical, "embedding": 4}

@@ -12,7 +12,7 @@ import ppvae
 from ppvae import networks
 from ppvae.arguments import names
 from ppvae.inference import elbo, enumerated_elbo, importance, iwae, log_weights, prior_sampling
-from ppvae.inference.programs import codes, generate, reconstruct
+from ppvae.inference.codes import codes, generate, reconstruct
 from ppvae.models import assemble, guides, likelihoods, priors, stories
 
 
