@@ -392,11 +392,14 @@ class TestOutputBias:
         ),
         (lambda: networks.Convolutional().encoder((64,), 2), r"shape \(height, width\) or .*got \(64,\)"),
         (lambda: networks.Residual().decoder(2, (64,), 1), r"shape \(height, width\) or .*got \(64,\)"),
-        (lambda: networks.LSTM().encoder((64,), 2), r"^LSTM takes data of shape \(steps, features\), got \(64,\)"),
-        (lambda: networks.LSTM().decoder(2, (1, 8, 8), 2), r"shape \(steps, features\), got \(1, 8, 8\)"),
+        (
+            lambda: networks.LSTM().encoder((64,), 2),
+            r"^LSTM takes data of shape \(steps, features\), or .*, got \(64,\)",
+        ),
+        (lambda: networks.LSTM().decoder(2, (3, 8, 8), 2), r"or \(1, height, width\), got \(3, 8, 8\)"),
         (
             lambda: networks.Recursive().encoder((1, 3), 2),
-            r"features\) with steps at least 2, got \(1, 3\)",
+            r"features\) with steps at least 2, .*, got \(1, 3\)",
         ),
     ],
 )
@@ -404,3 +407,14 @@ def test_what_does_not_fit_is_refused_in_one_line(make, words):
     with pytest.raises(ValueError, match=words) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("family", [networks.LSTM(8), networks.Recursive(8)])
+def test_a_grey_image_is_read_row_by_row(family):
+    torch.manual_seed(0)
+    of_rows = family.encoder((8, 5), 2), family.decoder(2, (8, 5), 3)
+    torch.manual_seed(0)
+    of_images = family.encoder((1, 8, 5), 2), family.decoder(2, (1, 8, 5), 3)
+    x, z = torch.randn(4, 40), torch.randn(4, 2)
+    assert torch.equal(of_rows[0](x), of_images[0](x))
+    assert torch.equal(of_rows[1](z), of_images[1](z))

@@ -26,10 +26,12 @@ def whose(family: object) -> str:
 
 
 def sequence_shape(shape: Sequence[int], family: str, least: int = 1) -> tuple[int, int]:
-    """(steps, features), or a refusal that says so."""
+    """(steps, features), or a refusal that says so; a grey image, (1, height, width), is read row by row."""
+    given = tuple(shape)
+    shape = given[1:] if len(given) == 3 and given[0] == 1 else given
     if len(shape) != 2 or shape[0] < least or shape[1] < 1:
-        rule = f"{family} takes data of shape (steps, features)"
-        raise ValueError(f"{rule}{f' with steps at least {least}' if least > 1 else ''}, got {tuple(shape)}")
+        many = f" with steps at least {least}" if least > 1 else ""
+        raise ValueError(f"{family} takes data of shape (steps, features){many}, or (1, height, width), got {given}")
     return shape[0], shape[1]
 
 
