@@ -10,7 +10,16 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.programs import Site, evaluating, latent_sites, placed, run, sample_sites
+from ppvae.inference.programs import (
+    Site,
+    evaluating,
+    is_auxiliary,
+    is_point_mass,
+    latent_sites,
+    placed,
+    run,
+    sample_sites,
+)
 
 
 class _AtMeans(Messenger):
@@ -27,10 +36,53 @@ class _AtMeans(Messenger):
 @torch.no_grad()
 def codes(story: Story, data: Batch) -> Tensor:
     """The guide's mean E_q[z | x] of every latent site, side by side: `(batch, latent)`."""
-    batch = placed(story, data)
-    with evaluating(story), _AtMeans():
+    trace = at_means(story, placed(story, data))
+    return torch.cat([_by_datum(site["fn"], site["value"]) for site in code_sites(trace)], dim=-1)
+
+
+def code_sites(trace: poutine.Trace) -> list[Site]:
+    """The latent sites that make up a code: not those that a guide marks `infer={"code": False}`, such as a tree."""
+    return [site for site in latent_sites(trace) if site["infer"].get("code", True)]
+
+
+@torch.no_grad()
+def is_deterministic(story: Story, data: Batch) -> bool:
+    """Whether the guide gives its code by point masses: there is one code for a datum, and no density of others."""
+    batch = tuple(part[:1] for part in placed(story, data))
+    unchecked = pyro.validation_enabled(False)  # a guide may be broken, and still be a point mass or not
+    with evaluating(story), unchecked, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         trace = run(story.guide, batch, particles=1)
-    return torch.cat([_by_datum(site["fn"], site["value"]) for site in latent_sites(trace)], dim=-1)
+    if any(is_auxiliary(site) for site in latent_sites(trace)):
+        return False
+    return bool(code_sites(trace)) and all(is_point_mass(site["fn"]) for site in code_sites(trace))
+
+
+def at_means(story: Story, batch: tuple[Tensor, ...]) -> poutine.Trace:
+    """The guide's trace with every latent at its mean."""
+    with evaluating(story), _AtMeans():
+        return run(story.guide, batch, particles=1)
+
+
+@torch.no_grad()
+def decode(story: Story, data: Batch, z: Tensor) -> Tensor:
+    """E[x | z] at codes of one's own, `(batch, latent)` as `codes` lays them out, one a datum: `(batch, features)`.
+
+    What of the data is not x (labels, a mask) is given; latents that are no code, such as a tree, are the guide's.
+    """
+    batch = placed(story, data)
+    trace = at_means(story, batch)
+    with evaluating(story):
+        return _observed_mean(run(poutine.condition(story.model, data=at_codes(trace, z)), batch, particles=1), batch)
+
+
+def at_codes(trace: poutine.Trace, z: Tensor) -> dict[str, Tensor]:
+    """Every latent site's value, `(..., batch, *event)`, once the codes `(..., batch, latent)` are in their places."""
+    sites = code_sites(trace)
+    sizes = [site["fn"].event_shape.numel() for site in sites]
+    values = {site["name"]: site["value"] for site in latent_sites(trace)}
+    for site, part in zip(sites, z.split(sizes, dim=-1), strict=True):
+        values[site["name"]] = part.reshape(*part.shape[:-1], *site["fn"].event_shape)
+    return values
 
 
 @torch.no_grad()
@@ -43,7 +95,7 @@ def prior_variance(story: Story, data: Batch, draws: int = 2000) -> Tensor | Non
     batch = tuple(part[:1].expand(draws, *part.shape[1:]) for part in batch)
     with evaluating(story), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(0)
-        order = [site["name"] for site in latent_sites(run(story.guide, batch, particles=1))]
+        order = [site["name"] for site in code_sites(run(story.guide, batch, particles=1))]
         try:
             sites = {site["name"]: site for site in latent_sites(run(story.model, batch, particles=1))}
         except NotImplementedError:  # an improper prior
@@ -59,7 +111,7 @@ def drawn_codes(story: Story, data: Batch, draws: int = 1, site: str | None = No
     """
     batch = tuple(part.repeat(draws, *[1] * (part.dim() - 1)) for part in placed(story, data))
     with evaluating(story):
-        sites = list(latent_sites(run(story.guide, batch, particles=1)))
+        sites = code_sites(run(story.guide, batch, particles=1))
     chosen = [found for found in sites if found["name"] == site] or sites
     return torch.cat([_by_datum(found["fn"], found["value"]) for found in chosen], dim=-1)
 
@@ -68,9 +120,8 @@ def drawn_codes(story: Story, data: Batch, draws: int = 1, site: str | None = No
 def reconstruct(story: Story, data: Batch) -> Tensor:
     """E[x | z] at the guide's mean z, `(batch, features)`."""
     batch = placed(story, data)
+    trace = at_means(story, batch)
     with evaluating(story):
-        with _AtMeans():
-            trace = run(story.guide, batch, particles=1)
         return _observed_mean(run(poutine.replay(story.model, trace=trace), batch, particles=1), batch)
 
 

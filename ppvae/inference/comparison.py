@@ -14,7 +14,8 @@ TOLERATED = 0.05  # share of data with k-hat > 0.7 above which an estimate is pr
 
 COLUMNS = {
     "neg_elbo": "test -ELBO, nats per datum; lower is better",
-    "neg_log_p": "test -log p(x) by importance sampling from the guide, nats per datum; lower is better",
+    "neg_log_p": "test -log p(x) by importance sampling from the guide, or from a widened point mass at its mean, "
+    "nats per datum; lower is better",
     "monte_carlo_error": "Monte Carlo standard error of that mean",
     "behind": "how far -log p(x) is behind the best of its group, nats per datum",
     "behind_error": "standard error of that difference, paired by datum (test sampling and Monte Carlo)",
@@ -25,7 +26,13 @@ COLUMNS = {
     "naive_monte_carlo_error": "Monte Carlo standard error of that estimate",
     "naive_k_above": "share of test data with k-hat > 0.7 for that estimate",
     "reconstruction": "squared error per datum, features on a scale from 0 to 1",
-    "active_units": "latent dimensions with Var_x(E_q[z|x]) > 0.01",
+    "active_units": "latent dimensions with Var_x(E_q[z|x]) > 0.01 of the prior's; of their mean under a flat prior",
+    "kl": "KL(q(z|x) || p(z)), nats per datum: the next two together",
+    "mutual_information": "I_q(x; z) over at most 500 test data, nats: at most the logarithm of their number",
+    "aggregate_gap": "KL(q(z) || p(z)) of the average posterior over these data, nats",
+    "continuity": "largest speed of the decoded datum along straight paths between test codes, over its median",
+    "precision": "share of decoded draws from p(z) that lie among the test data (3 nearest neighbours)",
+    "recall": "share of the test data that lie among decoded draws from p(z)",
     "neighbour": "1-NN accuracy of the code",
     "probe": "accuracy of a linear probe on the code",
     "seconds": "of the fit",
@@ -42,7 +49,7 @@ class Result:
     seed: int
     evidence: Evidence | None  # None: a point-mass guide has no evidence by this way
     naive: Evidence | None
-    measures: dict[str, float]  # reconstruction, active_units, neighbour, probe, seconds; nan where there is none
+    measures: dict[str, float]  # by the names of COLUMNS; nan, or left out, where there is none
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def group_results(results: Sequence[Result]) -> list[Group]:
         if ranked:
             rows.sort(key=lambda row: row.mean["neg_log_p"])
         else:
-            label = f"{label}; point-mass guides: no evidence, not ranked"
+            label = f"{label}; improper priors: no evidence, not ranked"
         groups.append(Group(label, rows, ranked))
     return groups
 

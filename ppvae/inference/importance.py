@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import pyro.distributions as dist
@@ -15,6 +16,7 @@ from torch import Tensor
 from ppvae.base import Batch, Story
 from ppvae.inference.checks import check_data
 from ppvae.inference.programs import (
+    Site,
     as_batch,
     as_seen,
     evaluating,
@@ -106,12 +108,14 @@ class Evidence:
         checked = self.particles >= 25
         share = f"{s['pareto_k_above_0.7']:.1%} of the data" if checked else "not computed"
         bias = f", bias about {s['bias']:.3f}" if checked and self.unreliable() <= 0.05 else ""
+        elbo = f"{s['elbo']:.3f}  (Monte Carlo error {s['elbo_monte_carlo_error']:.3f})"
+        elbo = elbo if torch.isfinite(self.elbo).any() else "none: the guide is a point mass"
         return "\n".join(
             [
                 f"log p(x) = {s['log_p']:.3f} nats per datum, of a {self.measure}; a {self.bound} by {self.method}",
                 f"  Monte Carlo error   {s['monte_carlo_error']:.3f}  ({self.particles} particles{bias})",
                 f"  sampling error      {s['sampling_error']:.3f}  ({s['data']} data)",
-                f"  ELBO                {s['elbo']:.3f}  (Monte Carlo error {s['elbo_monte_carlo_error']:.3f})",
+                f"  ELBO                {elbo}",
                 f"  ESS                 {s['ess']:.1f} of {self.particles} on average",
                 f"  Pareto k-hat > 0.7  {share}",
                 f"  {s['verdict']}",
@@ -144,7 +148,7 @@ def importance(story: Story, data: Batch, particles: int = 1000, seed: int = 0, 
     with own_generators():
         check_data(story, batch)
     _check_point_mass(story, tuple(part[:1] for part in batch))
-    return _estimate(story, batch, log_weights, particles, seed, progress, "importance sampling from the guide")
+    return estimate(story, batch, log_weights, particles, seed, progress, "importance sampling from the guide")
 
 
 def prior_sampling(story: Story, data: Batch, particles: int = 1000, seed: int = 0, progress: bool = True) -> Evidence:
@@ -159,7 +163,7 @@ def prior_sampling(story: Story, data: Batch, particles: int = 1000, seed: int =
     batch = placed(story, data)
     with own_generators():
         check_data(story, batch)
-    return _estimate(story, batch, prior_log_weights, particles, seed, progress, "sampling from the prior")
+    return estimate(story, batch, prior_log_weights, particles, seed, progress, "sampling from the prior")
 
 
 def prior_log_weights(story: Story, data: Batch, particles: int = 1) -> Tensor:
@@ -173,15 +177,22 @@ def prior_log_weights(story: Story, data: Batch, particles: int = 1) -> Tensor:
 
 
 @torch.no_grad()
-def _estimate(
+def estimate(
     story: Story,
     batch: tuple[Tensor, ...],
-    weigh: Callable[[Story, Batch, int], Tensor],
+    weigh: Callable[..., Tensor],
     particles: int,
     seed: int,
     progress: bool,
     method: str,
+    proposals: tuple[Tensor, ...] = (),
 ) -> Evidence:
+    """Weigh every datum by itself, in random streams of its own.
+
+    Args:
+        weigh: `(story, datum, particles, *proposal)` to log-weights `(particles, 1)`.
+        proposals: one row a datum, which seed nothing.
+    """
     if particles < 1:
         raise ValueError(f"particles should be at least 1, got {particles}")
     batch = as_seen(story, batch)  # so that what stands where a value is missing seeds nothing
@@ -195,35 +206,42 @@ def _estimate(
             content = b"".join(part.cpu().contiguous().view(torch.uint8).numpy().tobytes() for part in datum)
             key = f"{seed} {seen[content]} ".encode() + content  # equal data have draws of their own
             seen[content] += 1
-            log_w = _one_datum(story, datum, weigh, particles, key)  # (particles, 1)
+            proposal = tuple(part[row : row + 1] for part in proposals)
+            log_w = _one_datum(partial(weigh, story, datum), proposal, particles, key)  # (particles, 1)
             columns.append(_reduce(log_w))
-    estimate, error, ess, k, elbo, elbo_error = torch.stack(columns).unbind(-1)
+    log_p, error, ess, k, elbo, elbo_error = torch.stack(columns).unbind(-1)
     if factors:
         method += f", of a density that the factor '{factors[0]}' leaves unnormalised"
     bound: Bound = "stochastic lower bound"
-    return Evidence(estimate, error, ess, k, elbo, elbo_error, bound, particles, method, measure)
+    return Evidence(log_p, error, ess, k, elbo, elbo_error, bound, particles, method, measure)
 
 
-def _one_datum(story: Story, datum: tuple[Tensor, ...], weigh: Any, particles: int, key: bytes) -> Tensor:
+def _one_datum(weigh: Callable[..., Tensor], proposal: tuple[Tensor, ...], particles: int, key: bytes) -> Tensor:
     blocks = []
     for start in range(0, particles, BLOCK):
         digest = hashlib.blake2b(f"{start} ".encode() + key, digest_size=8).digest()
         torch.manual_seed(int.from_bytes(digest, "big") >> 1)  # torch takes signed 64-bit seeds
-        blocks.append(weigh(story, datum, min(BLOCK, particles - start)))
+        blocks.append(weigh(min(BLOCK, particles - start), *proposal))
     return torch.cat(blocks)
 
 
 def _observed(story: Story, datum: tuple[Tensor, ...]) -> tuple[str, list[str]]:
     """Whether the observed sites have a mass or a density, and the names of the model's factors."""
-    guide = run(story.guide, datum, particles=1)
-    sites = list(sample_sites(run(poutine.replay(story.model, trace=guide), datum, particles=1)))
+    sites = check_proper(story, datum)
     factors = [site["name"] for site in sites if isinstance(site["fn"], dist.Unit)]
     observed = [site for site in sites if site["is_observed"] and site["name"] not in factors]
+    measures = {_measure(site["fn"].support) for site in observed}
+    return ("mass" if measures <= {"mass"} else max(measures - {"mass"}, key=len)), factors
+
+
+def check_proper(story: Story, datum: tuple[Tensor, ...]) -> list[Site]:
+    """The model's sites, none of which has a prior that integrates to no number."""
+    guide = run(story.guide, datum, particles=1)
+    sites = list(sample_sites(run(poutine.replay(story.model, trace=guide), datum, particles=1)))
     for site in sites:
         if isinstance(site["fn"], dist.ImproperUniform) and not site["is_observed"]:
             raise NoDensity(f"evidence needs a proper prior; that of site '{site['name']}' integrates to no number")
-    measures = {_measure(site["fn"].support) for site in observed}
-    return ("mass" if measures <= {"mass"} else max(measures - {"mass"}, key=len)), factors
+    return sites
 
 
 def _measure(support: Any) -> str:
@@ -260,7 +278,7 @@ def _check_point_mass(story: Story, datum: tuple[Tensor, ...]) -> None:
         if is_point_mass(site["fn"]):
             raise NoDensity(
                 f"importance sampling needs a guide with a density; latent site '{site['name']}' has a point mass "
-                "(Delta): use a guide such as DiagonalNormal, or prior_sampling"
+                "(Delta): use laplace_sampling, which widens it, prior_sampling, or a guide such as DiagonalNormal"
             )
 
 

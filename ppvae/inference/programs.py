@@ -143,7 +143,7 @@ def check_measures(guide: poutine.Trace, model: poutine.Trace) -> None:
     """
     for site in latent_sites(guide):
         if site["name"] in model.nodes and not is_point_mass(site["fn"]):
-            drawn, expected = (_support(trace.nodes[site["name"]]["fn"]) for trace in (guide, model))
+            drawn, expected = (support_of(trace.nodes[site["name"]]["fn"]) for trace in (guide, model))
             if drawn and expected and _measure(drawn) != _measure(expected):
                 raise ValueError(
                     f"the guide should draw site '{site['name']}' from a support like the model's, {expected}; it "
@@ -152,7 +152,7 @@ def check_measures(guide: poutine.Trace, model: poutine.Trace) -> None:
                 )
 
 
-def _support(fn: Any) -> Any:
+def support_of(fn: Any) -> Any:
     """A distribution's support, of one element where they are alike; None where it does not say."""
     try:
         support = fn.support

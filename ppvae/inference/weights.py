@@ -77,6 +77,23 @@ def log_joint(story: Story, data: Batch, latents: dict[str, Tensor], particles: 
     return sum_sites(sample_sites(joint_trace(story, batch, latents, particles)), particles, len(batch[0]))
 
 
+@torch.no_grad()
+def latent_densities(story: Story, data: Batch) -> tuple[Tensor, Tensor]:
+    """log q(z_n | x_m), `(n, m)`, and log p(z_n), `(n,)`, nats, of one draw z_n from the guide of every datum.
+
+    What measures of the aggregate posterior 1/N sum_m q(z | x_m) are made of. Draws come from torch's global generator.
+    """
+    batch = as_batch(data)
+    rows = len(batch[0])
+    drawn = draw(story, batch).latents
+    pairs = {name: value.transpose(0, 1).expand(rows, rows, *value.shape[2:]) for name, value in drawn.items()}
+    guide = run(poutine.condition(story.guide, data=pairs), batch, rows)
+    log_q = sum_sites((site for site in sample_sites(guide) if site["name"] in pairs), rows, rows)
+    model = joint_trace(story, batch, drawn, particles=1)
+    log_p = sum_sites((site for site in sample_sites(model) if site["name"] in pairs), 1, rows)
+    return log_q, log_p[0]
+
+
 def joint_trace(story: Story, batch: tuple[Tensor, ...], latents: dict[str, Tensor], particles: int) -> poutine.Trace:
     """The model run at given values of all its latent sites, and of nothing else."""
     trace = run(poutine.condition(story.model, data=latents), batch, particles)

@@ -90,7 +90,7 @@ def test_a_batch_is_what_the_model_names():
     with pytest.raises(ValueError, match="TakesLabels needs labels, which these data do not have"):
         programs.batch_for(TakesLabels(), x, labels=None)
     with pytest.raises(ValueError, match="takes no mask, so it cannot score data with missing values"):
-        programs.batch_for(stories.pca(None, None, None, Sizes((2,), 1)), x, mask=mask)
+        programs.batch_for(stories.ppca(None, None, None, Sizes((2,), 1)), x, mask=mask)
 
 
 def test_a_library_size_goes_behind_a_mask_of_ones():

@@ -1,0 +1,212 @@
+"""The Laplace approximation against closed forms and quadrature; evidence from a widened point mass."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from known import LinearGaussian
+from torch import nn
+
+from ppvae import networks
+from ppvae.inference import importance, laplace, laplace_sampling
+from ppvae.inference.laplace import climb, curvature
+from ppvae.models import VAE, Autoencoder, assemble, guides, likelihoods, priors
+
+
+def blind(known, seed=0):
+    """The known story with a point mass that is not where the posterior is."""
+    torch.manual_seed(seed)
+    exact = known.story()
+    return Autoencoder(exact.prior, exact.likelihood, nn.Linear(len(known.bias), known.weight.shape[1])).double()
+
+
+def test_of_a_linear_gaussian_story_it_is_the_posterior_wherever_the_guide_points():
+    known = LinearGaussian(latent=3)
+    x = known.data(7)
+    for story in (known.story(), blind(known)):
+        found = laplace(story, x)
+        torch.testing.assert_close(found.loc, known.posterior_mean(x))
+        covariance = found.scale_tril @ found.scale_tril.mT
+        torch.testing.assert_close(covariance, known.posterior_covariance.expand(7, 3, 3))
+        assert (found.scale_tril.triu(1) == 0).all()
+        assert (found.scale_tril.diagonal(dim1=-2, dim2=-1) > 0).all()
+
+
+def test_every_weight_is_the_evidence_where_the_approximation_is_the_posterior():
+    known = LinearGaussian()
+    x = known.data(5)
+    evidence = laplace_sampling(blind(known), x, particles=50, widening=1.0)
+    torch.testing.assert_close(evidence.estimate, known.marginal().log_prob(x), atol=1e-9, rtol=0)
+    assert evidence.standard_error.max() < 1e-6
+
+
+def test_widened_it_agrees_with_the_closed_form_within_four_errors():
+    known = LinearGaussian()
+    x = known.data(20)
+    evidence = laplace_sampling(blind(known), x, particles=2000)
+    z = (evidence.estimate - known.marginal().log_prob(x)) / evidence.standard_error
+    assert z.abs().max() < 4
+    assert 0.5 < z.std() < 1.6  # the errors are neither too small nor too large: 20 draws of a unit deviation
+    assert 0 < evidence.standard_error.max() < 0.05
+    assert (evidence.pareto_k < 0.7).all()
+
+
+def test_the_evidence_of_a_curved_story_is_that_of_quadrature():
+    torch.manual_seed(0)
+    decoder = networks.mlp(1, [8], 3, nn.Tanh).double()
+    story = Autoencoder(priors.StandardNormal(1), likelihoods.Normal(decoder, 0.1), nn.Linear(3, 1)).double()
+    x = torch.randn(6, 3).double()
+    grid = torch.linspace(-8, 8, 20_001).double().unsqueeze(-1)
+    log_joint = story.prior().log_prob(grid).unsqueeze(-1) + story.likelihood(grid.unsqueeze(1)).log_prob(x)
+    exact = torch.logsumexp(log_joint.detach(), 0) + math.log(16 / 20_000)
+    evidence = laplace_sampling(story, x, particles=5000)
+    assert ((evidence.estimate - exact).abs() < 4 * evidence.standard_error).all()
+    mode = grid[log_joint.argmax(0)]
+    assert ((laplace(story, x).loc - mode).abs() < 1e-3).double().mean() >= 0.5  # it climbs the nearest hill
+
+
+def test_binary_data_and_a_mixture_prior():
+    torch.manual_seed(0)
+    story = assemble(priors.GaussianMixture, likelihoods.Bernoulli, guides.PointMass, shape=(6,), latent=1)
+    x = torch.bernoulli(torch.full((5, 6), 0.5))
+    grid = torch.linspace(-12, 12, 20_001).unsqueeze(-1)
+    log_joint = story.prior().log_prob(grid).unsqueeze(-1) + story.likelihood(grid.unsqueeze(1)).log_prob(x)
+    exact = torch.logsumexp(log_joint.detach().double(), 0) + math.log(24 / 20_000)
+    evidence = laplace_sampling(story, x, particles=5000)
+    assert evidence.measure == "mass"
+    assert ((evidence.estimate - exact).abs() < 4 * evidence.standard_error + 1e-5).all()
+
+
+def test_newton_steps_go_uphill_and_a_saddle_is_left():
+    def log_p(z):  # two hills, at -1 and at 1, and a saddle between them
+        return -((z[:, 0] ** 2 - 1) ** 2) - z[:, 1] ** 2
+
+    z = climb(log_p, torch.tensor([[0.01, 0.5], [-3.0, -2.0], [1.0, 0.0]]).double(), steps=30)
+    torch.testing.assert_close(z, torch.tensor([[1.0, 0], [-1, 0], [1, 0]]).double(), atol=1e-6, rtol=0)
+    _, values, _ = curvature(log_p, torch.tensor([[0.0, 0.0]]).double())
+    torch.testing.assert_close(values.sort().values, torch.tensor([[2.0, 4.0]]).double())
+
+
+def test_two_sites_are_approximated_together():
+    class Chain(nn.Module):
+        """z ~ N(0, 1), y ~ N(z, 1), x ~ N(y, 1): x ~ N(0, 3)."""
+
+        def model(self, x):
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", dist.Normal(torch.zeros(1).double(), 1).to_event(1))
+                y = pyro.sample("y", dist.Normal(z, 1).to_event(1))
+                pyro.sample("x", dist.Normal(y, 1).to_event(1), obs=x)
+
+        def guide(self, x):
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("y", dist.Delta(0.1 * x, event_dim=1))
+                pyro.sample("z", dist.Delta(-x, event_dim=1))
+
+    x = torch.tensor([[0.3], [-2.0]]).double()
+    found = laplace(Chain(), x)
+    torch.testing.assert_close(found.loc, torch.cat([x * 2 / 3, x / 3], dim=1))  # in the guide's order
+    expected = torch.tensor([[2.0, 1.0], [1.0, 2.0]]).double() / 3
+    torch.testing.assert_close((found.scale_tril @ found.scale_tril.mT)[0], expected)
+    evidence = laplace_sampling(Chain(), x, particles=30, widening=1.0)
+    exact = torch.distributions.Normal(torch.zeros(1).double(), 3**0.5).log_prob(x)[:, 0]
+    torch.testing.assert_close(evidence.estimate, exact, atol=1e-9, rtol=0)
+
+
+def test_a_structure_that_is_no_code_keeps_its_point_mass():
+    class Chosen(nn.Module):
+        """c ~ Bernoulli(1/4), z ~ N(0, 1), x ~ N(z + c, 1); the guide says c = 1."""
+
+        def model(self, x):
+            with pyro.plate("data", len(x), dim=-1):
+                c = pyro.sample("c", dist.Bernoulli(torch.full((1,), 0.25).double()).to_event(1))
+                z = pyro.sample("z", dist.Normal(torch.zeros(1).double(), 1).to_event(1))
+                pyro.sample("x", dist.Normal(z + c, 1).to_event(1), obs=x)
+
+        def guide(self, x):
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("c", dist.Delta(torch.ones_like(x), event_dim=1), infer={"code": False})
+                pyro.sample("z", dist.Delta(x, event_dim=1))
+
+    x = torch.tensor([[0.3], [2.0]]).double()
+    evidence = laplace_sampling(Chosen(), x, particles=30, widening=1.0)
+    part = torch.distributions.Normal(torch.ones(1).double(), 2**0.5).log_prob(x)[:, 0] + math.log(0.25)
+    torch.testing.assert_close(evidence.estimate, part, atol=1e-9, rtol=0)  # log p(x, c = 1), below log p(x)
+
+
+def test_a_figure_is_of_its_datum_alone():
+    known = LinearGaussian()
+    x = known.data(6)
+    together = laplace_sampling(blind(known), x, particles=100).estimate
+    apart = torch.cat([laplace_sampling(blind(known), row, particles=100).estimate for row in x.flip(0).split(2)])
+    torch.testing.assert_close(together.flip(0), apart, atol=1e-9, rtol=0)
+
+
+def test_nothing_is_changed():
+    story, state = blind(LinearGaussian()), torch.get_rng_state()
+    story.train()
+    before = [parameter.clone() for parameter in story.parameters()]
+    laplace_sampling(story, torch.zeros(3, 5).double(), 20)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert story.training
+    assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, story.parameters(), strict=True))
+
+
+def test_masked_data_have_the_evidence_of_what_is_observed():
+    known = LinearGaussian()
+    x, story = known.data(3), blind(known)
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    mask[:, 3:] = False
+    evidence = laplace_sampling(story, (x, mask), particles=50, widening=1.0)
+    marginal = known.marginal()
+    part = torch.distributions.MultivariateNormal(known.bias[:3], marginal.covariance_matrix[:3, :3])
+    torch.testing.assert_close(evidence.estimate, part.log_prob(x[:, :3]), atol=1e-9, rtol=0)
+
+
+def test_a_flat_prior_has_a_posterior_but_no_evidence():
+    known = LinearGaussian()
+    x, story = known.data(3), blind(known)
+    story.prior = priors.Flat(2)
+    found = laplace(story, x)
+    torch.testing.assert_close(found.loc, (x - known.bias) @ torch.linalg.pinv(known.weight).T)
+    with pytest.raises(ValueError, match="evidence needs a proper prior"):
+        laplace_sampling(story, x)
+
+
+@pytest.mark.parametrize("estimate", [laplace, laplace_sampling])
+def test_what_has_no_such_approximation_is_refused(estimate):
+    sphere = assemble(priors.HypersphericalUniform, likelihoods.Normal, guides.VonMisesFisher, shape=(5,), latent=3)
+    with pytest.raises(ValueError, match="needs a code of unbounded real numbers; latent site 'z' has the support"):
+        estimate(sphere, torch.zeros(3, 5))
+    named = assemble(priors.OneHot, likelihoods.Normal, guides.OneHotCategorical, shape=(5,), latent=3)
+    with pytest.raises(ValueError, match="unbounded real numbers"):
+        estimate(named, torch.zeros(3, 5))
+
+
+def test_options_out_of_range_are_refused():
+    story, x = blind(LinearGaussian()), torch.zeros(3, 5).double()
+    with pytest.raises(ValueError, match="steps should not be negative, got -1"):
+        laplace(story, x, steps=-1)
+    with pytest.raises(ValueError, match="widening should be positive, got 0"):
+        laplace_sampling(story, x, widening=0)
+    with pytest.raises(ValueError, match="particles should be at least 1, got 0"):
+        laplace_sampling(story, x, 0)
+
+
+def test_a_density_without_curvature_is_refused():
+    class Broken(nn.Module):
+        def forward(self, z):
+            return dist.Normal((z.sum(-1, keepdim=True) * torch.nan).expand(*z.shape[:-1], 5), 1.0).to_event(1)
+
+    story = VAE(priors.StandardNormal(2), Broken(), guides.PointMass(nn.Linear(5, 2)))
+    with pytest.raises(ValueError, match="finite and smooth at a code; it is not for 3 of the data"):
+        laplace(story, torch.zeros(3, 5))
+
+
+def test_a_guide_with_a_density_begins_at_its_mean():
+    known = LinearGaussian()
+    x = known.data(4)
+    story = known.story(widen=0.2, shift=0.3)  # a bad proposal: the approximation at its mode is exact
+    assert (importance(story, x, 1000).pareto_k > 0.7).any()
+    assert laplace_sampling(story, x, 1000, widening=1.0).standard_error.max() < 1e-6
