@@ -1,0 +1,94 @@
+"""What is measured of a fitted story beside its evidence, on the test split."""
+
+import math
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppvae import metrics
+from ppvae.data import Dataset
+from ppvae.inference.codes import codes, decode, generate, is_deterministic, prior_variance, reconstruct
+from ppvae.inference.importance import own_generators
+from ppvae.inference.programs import batch_for, evaluating
+from ppvae.inference.weights import latent_densities
+
+PAIRED = 500  # data of which every draw is weighed under every other's posterior
+
+
+class Untold(Exception):
+    """The story has no code for a datum whose label it is not told."""
+
+
+def representation(story: Any, data: Dataset) -> dict[str, float]:
+    """Reconstruction, and what the codes hold; nan for what a story or the data do not have.
+
+    A code that was told its label says nothing of what x tells: a story that takes labels is told none here, and one
+    that cannot do without has no accuracies.
+    """
+    told = {split: batch_for(story, **data.tensors(split)) for split in ("train", "test")}
+    error = metrics.reconstruction_error(data.test, reconstruct(story, told["test"]), data.observation.contrast)
+    found = {"reconstruction": error, "active_units": _active(story, told["test"]), **_divergences(story, told["test"])}
+    found |= {"neighbour": math.nan, "probe": math.nan}
+    if data.train_labels is not None and data.test_labels is not None:
+        with suppress(Untold):
+            seen = {split: codes(story, untold(story, data.tensors(split))) for split in told}
+            labelled = (seen["train"], data.train_labels, seen["test"], data.test_labels)
+            found["neighbour"] = metrics.neighbour_accuracy(*labelled)
+            found["probe"] = metrics.probe_accuracy(*labelled)
+    return found
+
+
+def regularity(story: Any, data: Dataset) -> dict[str, float]:
+    """How regular the latent space is: continuity along paths between codes, completeness of decoded draws of p(z)."""
+    batch = batch_for(story, **data.tensors("test"))
+    found = {"continuity": math.nan, "precision": math.nan, "recall": math.nan}
+    if len(data.test) < 2:
+        return found
+
+    def decoded(z: Tensor) -> Tensor:
+        return decode(story, tuple(part[:1].expand(len(z), *part.shape[1:]) for part in batch), z)
+
+    found["continuity"] = metrics.continuity(decoded, *metrics.interpolation_pairs(codes(story, batch)))
+    if len(data.test) > metrics.NEIGHBOURS and not data.observation.missing:
+        with suppress(NotImplementedError), own_generators():  # a prior that cannot be drawn from
+            torch.manual_seed(0)
+            samples = generate(story, batch)
+            if samples.isfinite().all():
+                found["precision"], found["recall"] = metrics.completeness(data.test.to(samples), samples)
+    return found
+
+
+def _active(story: Any, batch: tuple[Tensor, ...]) -> float:
+    """Active units on the scale of the prior; of the codes' mean variance where a flat prior has none."""
+    z = codes(story, batch)
+    spread = prior_variance(story, batch)
+    return metrics.active_units(z, z.var(dim=0, correction=0).mean() if spread is None else spread)
+
+
+def _divergences(story: Any, batch: tuple[Tensor, ...]) -> dict[str, float]:
+    """KL(q(z|x) || p(z)) and its two parts; nan for a point mass, which has no density, and under a flat prior."""
+    names = ("kl", "mutual_information", "aggregate_gap")
+    if is_deterministic(story, batch) or prior_variance(story, batch) is None:
+        return dict.fromkeys(names, math.nan)
+    with evaluating(story), own_generators():
+        torch.manual_seed(0)
+        log_q, log_p = latent_densities(story, tuple(part[:PAIRED] for part in batch))
+    information = metrics.mutual_information(log_q).value
+    gap = metrics.aggregate_gap(log_q, log_p).value
+    return dict(zip(names, (information + gap, information, gap), strict=True))
+
+
+def untold(story: Any, tensors: dict[str, Any]) -> tuple[Any, ...]:
+    """The batch with every label hidden.
+
+    Raises:
+        Untold: the story cannot do without.
+    """
+    batch = batch_for(story, **tensors)
+    if not any(part is tensors["labels"] for part in batch[1:]):
+        return batch
+    if not getattr(story, "labels_may_miss", False):
+        raise Untold
+    return batch_for(story, **tensors | {"labels": torch.full_like(tensors["labels"], -1)})

@@ -1,0 +1,116 @@
+"""What is measured of a story, against the measures by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ppvae import data, measure, metrics
+from ppvae.inference.codes import codes, decode, generate, reconstruct
+from ppvae.models import PCA, VAE, assemble, guides, likelihoods, priors, stories
+
+LATENT = 3
+
+
+def digits(rows=60):
+    found = data.load("digits", scaling="unit")
+    return data.Dataset(
+        found.train[:200], found.valid, found.test[:rows], found.train_labels[:200], found.valid_labels,
+        found.test_labels[:rows], found.observation,
+    )  # fmt: skip
+
+
+def story_of(prior=priors.StandardNormal, encoder=guides.DiagonalNormal, **options):
+    torch.manual_seed(0)
+    return assemble(prior, likelihoods.Normal, encoder, shape=(1, 8, 8), latent=LATENT, **options).eval()
+
+
+def test_the_parts_of_the_divergence_are_those_of_the_guide_and_the_prior():
+    story, seen = story_of(), digits(400)
+    with torch.no_grad():
+        story.encoder.network[-1].weight.mul_(8)  # codes that differ
+    found = measure.representation(story, seen)
+    q = story.encoder(seen.test)
+    exact = metrics.kl_per_dimension(q, story.prior()).sum().item()
+    with torch.no_grad():
+        one_draw = torch.distributions.kl_divergence(q.base_dist, torch.distributions.Normal(0, 1)).sum(-1)
+        spread = (q.rsample((200,)) @ torch.ones(LATENT)).var() + one_draw.var()
+    assert found["kl"] == pytest.approx(found["mutual_information"] + found["aggregate_gap"])
+    assert abs(found["kl"] - exact) < 4 * (spread / len(seen.test)) ** 0.5 + 4 * (LATENT / len(seen.test)) ** 0.5
+    assert 0 < found["mutual_information"] <= math.log(len(seen.test))
+
+
+def test_a_point_mass_and_a_flat_prior_have_no_divergence():
+    for story in (story_of(encoder=guides.PointMass), story_of(prior=priors.Flat), PCA(digits().train, LATENT)):
+        found = measure.representation(story, digits())
+        assert math.isnan(found["kl"])
+        assert math.isnan(found["mutual_information"])
+        assert 0 < found["probe"] <= 1
+
+
+def test_units_count_on_the_scale_of_their_prior():
+    story, seen = story_of(encoder=guides.PointMass), digits()
+    variances = codes(story, seen.test).var(0, correction=0)
+    assert measure.representation(story, seen)["active_units"] == (variances > 0.01).sum()
+    story.prior = priors.Flat(LATENT)  # which has none
+    assert measure.representation(story, seen)["active_units"] == LATENT
+
+
+def test_a_dead_unit_under_a_flat_prior_is_not_active():
+    story = story_of(prior=priors.Flat, encoder=guides.PointMass)
+    with torch.no_grad():
+        story.encoder.network[-1].weight[0] *= 0.01
+    assert measure.representation(story, digits())["active_units"] == LATENT - 1
+
+
+def test_continuity_and_completeness_are_of_the_decoder_and_the_prior():
+    story, seen = story_of(), digits()
+    found = measure.regularity(story, seen)
+    starts, ends = metrics.interpolation_pairs(codes(story, seen.test))
+    with torch.no_grad():
+        by_hand = metrics.continuity(lambda z: story.likelihood(z).mean, starts, ends)
+    assert found["continuity"] == pytest.approx(by_hand, rel=1e-4)
+    torch.manual_seed(0)
+    assert (found["precision"], found["recall"]) == metrics.completeness(seen.test, generate(story, seen.test))
+
+
+def test_a_linear_decoder_with_orthonormal_axes_is_even():
+    assert measure.regularity(PCA(digits().train, LATENT), digits())["continuity"] == pytest.approx(1, abs=1e-3)
+
+
+def test_decoding_codes_is_reconstructing():
+    seen = digits()
+    for story in (story_of(), story_of(story=stories.hierarchical), story_of(story=stories.recursive)):
+        torch.testing.assert_close(decode(story, seen.test, codes(story, seen.test)), reconstruct(story, seen.test))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_few_test_data(rows):
+    found = measure.regularity(story_of(), digits(rows))
+    assert math.isnan(found["continuity"]) == (rows < 2)
+    assert math.isnan(found["recall"]) == (rows <= metrics.NEIGHBOURS)
+
+
+@pytest.mark.parametrize("name", ["hierarchical", "conditional", "semi_supervised", "sequence", "recursive"])
+def test_every_story_is_measured_and_nothing_is_changed(name):
+    torch.manual_seed(0)
+    shape = (8, 8) if name == "sequence" else (1, 8, 8)
+    parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    story = assemble(*parts, shape=shape, latent=LATENT, classes=10, story=getattr(stories, name))
+    state = torch.get_rng_state()
+    found = measure.representation(story, digits()) | measure.regularity(story, digits())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert found["continuity"] >= 1
+    assert story.training
+
+
+def test_a_story_of_ones_own_needs_no_more_than_its_programs():
+    made = story_of()
+
+    class Mine:
+        networks = nn.ModuleList([made])
+        model, guide = made.model, made.guide
+
+    assert not isinstance(Mine(), VAE)
+    assert measure.regularity(Mine(), digits()) == measure.regularity(made, digits())
