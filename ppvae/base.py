@@ -64,6 +64,15 @@ class Story(Protocol):
     def guide(self, *batch: Any, **options: Any) -> Any: ...
 
 
+class Penalty(Protocol):
+    """A term that an objective adds to the loss of a story: of x `(batch, features)` and z, nats per datum.
+
+    It is a factor of the guide: log-weights, and every figure made of them, leave it out.
+    """
+
+    def __call__(self, story: Any, x: Tensor, z: Tensor, /) -> Tensor: ...
+
+
 class Objective(Protocol):
     """What `fit` minimises: a scalar, the mean over the batch, in nats per datum."""
 

@@ -32,6 +32,12 @@ def positive(name: str, value: float) -> float:
     return value
 
 
+def not_negative(name: str, value: float) -> float:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} should be finite and not negative, got {value}")
+    return value
+
+
 @torch.no_grad()
 def check_part(option: str, part: Any, shape: tuple[int, ...], size: int) -> Any:
     """The part itself, once its call on zeros of `shape` has given a distribution of event_shape `(size,)`."""

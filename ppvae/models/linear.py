@@ -14,6 +14,7 @@ from ppvae.models.checks import at_least_one
 from ppvae.models.likelihoods import Normal
 from ppvae.models.priors import Flat, StandardNormal
 from ppvae.models.registration import register
+from ppvae.models.vae import VAE
 
 
 class Linear(nn.Module):
@@ -93,6 +94,7 @@ def ppca(x: Tensor, latent: int) -> Linear:
     >>> story.weight.shape
     torch.Size([5, 2])
     """
+    _refuse_missing(x)
     mean = x.mean(dim=0)
     _, singular, axes = torch.linalg.svd(x - mean, full_matrices=False)
     values = singular.square() / len(x)
@@ -126,6 +128,7 @@ def factor_analysis(x: Tensor, latent: int, tolerance: float = 1e-3, iterations:
     >>> factor_analysis(torch.randn(100, 5), latent=2).variance.shape
     torch.Size([5])
     """
+    _refuse_missing(x)
     if not 1 <= latent < min(x.shape):
         raise ValueError(
             f"latent should be from 1 to {min(x.shape) - 1} for data of shape {tuple(x.shape)}, got {latent}"
@@ -139,6 +142,15 @@ def factor_analysis(x: Tensor, latent: int, tolerance: float = 1e-3, iterations:
     weight, variance = (torch.from_numpy(found).to(rows) for found in (solver.components_.T, solver.noise_variance_))
     _refuse_noiseless(variance <= max(smallest, 1e-9))
     return _solved(x, weight * scale.unsqueeze(-1), mean, variance * scale.square(), shared=False)
+
+
+def _refuse_missing(x: Tensor) -> None:
+    lost = ~x.isfinite().all(dim=-1)
+    if lost.any():
+        raise ValueError(
+            f"a closed form needs every value of x, and row {int(lost.nonzero()[0])} lacks some: leave such rows out, "
+            "or fit a story that takes missing values"
+        )
 
 
 def _refuse_noiseless(features: Tensor) -> None:
@@ -159,7 +171,7 @@ def _solved(x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, shared: b
     return story
 
 
-def PCA(x: Tensor, latent: int) -> Autoencoder:
+def PCA(x: Tensor, latent: int) -> VAE:
     """Principal component analysis in closed form, as a linear autoencoder that needs no fit.
 
     The code is the projection on the `latent` leading eigenvectors of the covariance of x. No linear autoencoder has
@@ -171,13 +183,14 @@ def PCA(x: Tensor, latent: int) -> Autoencoder:
         latent: number of components, at most the smaller of batch and features.
 
     Raises:
-        ValueError: when `latent` is out of range.
+        ValueError: when `latent` is out of range, or a value of x is missing.
 
     >>> x = torch.randn(100, 5)
     >>> story = PCA(x, latent=5)
     >>> torch.allclose(story.likelihood(story.encoder(x).mean).mean, x, atol=1e-5)
     True
     """
+    _refuse_missing(x)
     if not 1 <= latent <= min(x.shape):
         raise ValueError(f"latent should be from 1 to {min(x.shape)} for data of shape {tuple(x.shape)}, got {latent}")
     mean = x.mean(dim=0)

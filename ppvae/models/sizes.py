@@ -35,7 +35,7 @@ class Sizes:
         latent: size of a code.
         network: the family that every network comes from.
         input_scale: what an encoder's network multiplies x by (`Observation.input_scale`).
-        x: data to start from, `(rows, features)`, for parts that can.
+        x: data to start from, `(rows, features)`, for parts that can; nan where a value is missing.
         maximum: the largest level of data that have one.
         classes: number of labels of data that have them.
         output_bias: whether the decoder's output starts at what the mean of `x` asks for, as the likelihood's method
@@ -65,6 +65,11 @@ class Sizes:
     @property
     def features(self) -> int:
         return prod(self.shape)
+
+    @property
+    def filled(self) -> Tensor | None:
+        """x with zeros where it is missing, as an encoder sees it."""
+        return None if self.x is None else self.x.nan_to_num(nan=0.0)
 
     def prior(self, make: Maker, encoder: Encoder | None = None, latent: int | None = None) -> Prior:
         """p(z) over `latent` dimensions; `encoder` is for a prior that is made of it."""
@@ -117,11 +122,17 @@ class Sizes:
         if not hasattr(likelihood, "output_bias"):
             name = type(likelihood).__name__
             raise ValueError(f"output_bias needs a likelihood that has a method output_bias(x); {name} has none")
-        return torch.zeros(outputs * self.features) if self.x is None else likelihood.output_bias(self.x)
+        return torch.zeros(outputs * self.features) if self.x is None else likelihood.output_bias(self.filled)
 
     def _linked(self, make: Maker, **known: Any) -> Maker:
         """A maker with every argument bound that its signature names and that can be known here."""
-        known = {"latent": self.latent, "features": self.features, "shape": tuple(self.shape), "x": self.x, **known}
+        known = {
+            "latent": self.latent,
+            "features": self.features,
+            "shape": tuple(self.shape),
+            "x": self.filled,
+            **known,
+        }
         if self.maximum is not None:
             known |= {"total_count": self.maximum, "levels": self.maximum + 1}
         given = {k: v for k, v in make.keywords.items() if v is not None} if isinstance(make, partial) else {}

@@ -15,15 +15,36 @@ from torch import Tensor, nn
 from ppvae import networks
 from ppvae.base import Architecture
 from ppvae.models import linear
-from ppvae.models.autoencoders import Autoencoder
+from ppvae.models.autoencoders import autoencoder, contractive, denoising, regularised, sparse
 from ppvae.models.conditional import Conditional, Moved
 from ppvae.models.hierarchical import Hierarchical, Ladder, LayerNormal
 from ppvae.models.linear import PCA, Linear
 from ppvae.models.mixture import Mixture
+from ppvae.models.recursive import recursive
 from ppvae.models.semi_supervised import SemiSupervised
 from ppvae.models.sequence import Amounts, Reading, Recurrent, SequenceVAE, Tokens
 from ppvae.models.sizes import Maker, Sizes
 from ppvae.models.vae import VAE
+
+__all__ = [
+    "assemble",
+    "autoencoder",
+    "conditional",
+    "contractive",
+    "denoising",
+    "factor_analysis",
+    "hierarchical",
+    "ladder",
+    "mixture",
+    "pca",
+    "ppca",
+    "recursive",
+    "regularised",
+    "semi_supervised",
+    "sequence",
+    "sparse",
+    "vae",
+]
 
 
 def vae(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> VAE:
@@ -46,7 +67,7 @@ def vae(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> VAE:
     return VAE(sizes.prior(prior, guide), sizes.likelihood(likelihood), guide)
 
 
-def pca(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Autoencoder:
+def pca(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> VAE:
     """z = W^T (x - m), x ~ N(W z + m, v I) under a flat p(z): principal component analysis of `sizes.x`, solved.
 
     Without data it is the same story unsolved, for its weights to be loaded into. Bourlard & Kamp 1988,

@@ -3,7 +3,7 @@
 import pyro
 from torch import Tensor, nn
 
-from ppvae.base import Encoder, Likelihood, Prior
+from ppvae.base import Encoder, Likelihood, Penalty, Prior
 from ppvae.models import missing
 from ppvae.models.registration import register
 
@@ -20,6 +20,8 @@ class VAE(nn.Module):
         prior: p(z), event_shape `(latent,)`.
         likelihood: p(x | z), event_shape `(features,)`.
         encoder: q(z | x), event_shape `(latent,)`.
+        penalty: what an objective adds to the loss, `(story, x, z)` to nats per datum: a factor of the guide, so that
+            no log-weight and no evidence ever holds it (`models.autoencoders`).
 
     >>> from ppvae import networks
     >>> from ppvae.models import guides, likelihoods, priors
@@ -32,11 +34,12 @@ class VAE(nn.Module):
     torch.Size([5, 2])
     """
 
-    def __init__(self, prior: Prior, likelihood: Likelihood, encoder: Encoder):
+    def __init__(self, prior: Prior, likelihood: Likelihood, encoder: Encoder, penalty: Penalty | None = None):
         super().__init__()
         self.prior = prior
         self.likelihood = likelihood
         self.encoder = encoder
+        self.penalty = penalty
 
     def model(self, x: Tensor, mask: Tensor | None = None, library: Tensor | None = None) -> Tensor:
         register(self)
@@ -50,7 +53,10 @@ class VAE(nn.Module):
         register(self)
         x, *_ = self.seen(x, mask, library)
         with pyro.plate("data", len(x), dim=-1):
-            return pyro.sample("z", self.encoder(x))
+            z = pyro.sample("z", self.encoder(x))
+            if self.penalty is not None:
+                pyro.factor("penalty", self.penalty(self, x, z), has_rsample=True)
+            return z
 
     def seen(self, x: Tensor, mask: Tensor | None = None, library: Tensor | None = None) -> tuple[Tensor, ...]:
         """The batch as the programs see it: zeros where x is missing, a mask of booleans, a library `(batch, 1)`.

@@ -63,7 +63,9 @@ def ex_post(codes: Tensor, components: int = 10, seed: int = 0) -> ExPost:
     centre, spread = rows.mean(0), rows.std(0, correction=0)
     size = torch.where(centre == 0, torch.ones_like(centre), centre.abs())
     spread = torch.where(spread > 10 * torch.finfo(codes.dtype).eps * centre.abs(), spread, size)  # all but rounding
-    fit = Fitter(components, reg_covar=1e-6, max_iter=1000, random_state=seed).fit(((rows - centre) / spread).numpy())
+    fit = Fitter(components, reg_covar=1e-6, max_iter=1000, random_state=seed).fit(
+        ((rows - centre) / spread).expand(max(2, len(rows)), -1).numpy()
+    )
     fitted = {
         "weights": torch.from_numpy(fit.weights_),
         "loc": centre + spread * torch.from_numpy(fit.means_),
