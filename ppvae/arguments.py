@@ -29,6 +29,7 @@ MEANING = {  # of each part, its default, and where it is found
     "encoder": ("q(z|x)", "DiagonalNormal"),
     "story": ("how the parts make a story", "vae"),
 }
+CONFIGURATIONS = Path(__file__).parent / "configurations"
 SKIPPED = (*PARTS, "sizes")  # what a story is given, beside the sizes that follow from the data and the code
 PLAINER = {  # what jsonargparse says: what we say
     r"Import path (\S+) does not correspond to a subclass of Module": r"\1 should be a Module's class, or a function "
@@ -49,7 +50,8 @@ def fit_parser() -> ArgumentParser:
     """Every option of a fit. A part is the name of a class of ours or an import path, and its arguments."""
     text = "Fit a story to data and write a run folder."
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=text)
-    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
+    named = ", ".join(configurations())
+    parser.add_argument("--config", action="config", help=f"a YAML file with any of these options, or {named}")
     parser.add_argument("--data", type=str, default="digits", help="a known name, or a .npy, .npz, .csv or folder")
     parser.add_function_arguments(data.load, skip={"name", "seed"})
     parser.add_argument("--latent", type=int, default=8, help="number of latent dimensions")
@@ -75,6 +77,12 @@ def fit_parser() -> ArgumentParser:
     )
     parser.add_argument("--objective", type=str, default="elbo", help=f"{', '.join(OBJECTIVES)}, or an import path")
     parser.add_argument("--objective_args", type=dict[str, Any], default={}, help="such as --objective.particles 20")
+    parser.add_argument(
+        "--pretrain",
+        type=int,
+        default=0,
+        help="epochs of greedy pre-training of every layer, before the fit; 0 for none",
+    )
     parser.add_function_arguments(train.fit, skip={"story", "data", "objective", "valid", "transform", "progress"})
     return parser
 
@@ -108,11 +116,14 @@ def _equals_apart(argument: str) -> list[str]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A YAML file of options, its short names spelled out."""
+    """A YAML file of options, or one of the package's by its name, its short names spelled out."""
+    if not path.exists() and (CONFIGURATIONS / f"{path}.yaml").is_file():
+        path = CONFIGURATIONS / f"{path}.yaml"
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no configuration file {path}") from None
+        known = ", ".join(configurations())
+        raise FileNotFoundError(f"there is no configuration file {path}, nor one of that name here: {known}") from None
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
         raise ValueError(f"{path} should be a YAML file of options: {one_line(error)}") from error
     if not isinstance(config, dict):
@@ -124,6 +135,11 @@ def read_config(path: Path) -> dict[str, Any]:
         elif isinstance(part, dict) and isinstance(part.get("class_path"), str):
             part["class_path"] = _qualified(option, part["class_path"])
     return config
+
+
+def configurations() -> list[str]:
+    """The configurations that come with the package."""
+    return sorted(path.stem for path in CONFIGURATIONS.glob("*.yaml"))
 
 
 def _qualified(option: str, name: str) -> str:

@@ -4,18 +4,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import Tensor
 
 from ppvae.arguments import OBJECTIVES, PARTS, imported, listed, nearest, one_line, parameters, plain
 from ppvae.data import Observation
 from ppvae.inference import objectives
-from ppvae.inference.codes import drawn_codes
-from ppvae.inference.importance import own_generators
-from ppvae.models import assemble, priors
-
-ROWS = 10_000  # codes that an ex-post prior is fitted to, at least
+from ppvae.models import assemble
 
 
 def find_objective(name: str, arguments: dict[str, Any]) -> "partial[Tensor]":
@@ -94,7 +89,7 @@ def build_story(parser: ArgumentParser, options: Namespace, seen: Observation, x
             latent=options.latent,
             network=made.network,
             input_scale=seen.input_scale,
-            x=None if x is None else x.nan_to_num(nan=0.0),
+            x=x,
             maximum=seen.maximum,
             classes=seen.classes,
             output_bias=options.output_bias,
@@ -115,20 +110,3 @@ def maker(option: str, config: Namespace) -> "partial[Any]":
     """What an import path names, with its arguments bound."""
     made = imported(option, config.class_path)
     return partial(made, **vars(config.get("init_args") or Namespace()))
-
-
-def settle(story: Any, data: tuple[Tensor, ...]) -> None:
-    """Once a story is fitted, give a prior that is ex post its codes: draws from the guide, not only their means."""
-    prior = getattr(story, "prior", None)
-    inside = any(isinstance(part, priors.ExPost) for part in getattr(prior, "children", list)())
-    if inside:
-        raise ValueError(
-            f"an ex-post prior cannot stand inside a {type(prior).__name__}: there are no codes of its own"
-        )
-    if isinstance(prior, priors.ExPost):
-        draws = max(1, ROWS // len(data[0]))
-        with own_generators():
-            torch.manual_seed(0)
-            story.prior = priors.ex_post(
-                drawn_codes(story, data, draws, getattr(story, "prior_site", "z")), len(prior.weights)
-            )

@@ -18,9 +18,11 @@ from ppvae.arguments import PartsInBrief, fit_parser, parse, part_help, use_work
 from ppvae.base import Objective
 from ppvae.data import Dataset, Observation
 from ppvae.inference.comparison import group_results
-from ppvae.inference.importance import importance, own_generators
+from ppvae.inference.importance import own_generators
 from ppvae.inference.programs import batch_for, scored
+from ppvae.pretraining import pretrain
 from ppvae.progress import console, track
+from ppvae.scoring import give_density, score, settle
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,6 +122,9 @@ def fit(options: Namespace) -> None:
             torch.manual_seed(options.seed)
             story = build.build_story(parser, options, dataset.observation, dataset.drawn().train)
         story.to("cuda" if torch.cuda.is_available() else "cpu")
+        if options.pretrain:
+            fitted = {name: options[name] for name in ("batch_size", "lr", "seed")}
+            pretrain(story, batch_for(story, **dataset.drawn().tensors("train")), epochs=options.pretrain, **fitted)
         history = train.History()
         broken: BaseException | None = None
         try:
@@ -130,7 +135,7 @@ def fit(options: Namespace) -> None:
                 raise
             kept = f"{str(stop) or f'stopped in epoch {len(history.epochs) + 1}'}; the run so far is in {out}"
             broken = type(stop)(kept)
-        build.settle(story, batch_for(story, **dataset.drawn().tensors("train")))
+        settle(story, batch_for(story, **dataset.drawn().tensors("train")))
         story.to("cpu")
         runs.write(folder, parser.dump(options), dataset.observation, story, history.epochs)
         draw(lambda: figures.of_run(story, dataset, history), folder / "figures")
@@ -173,10 +178,17 @@ def evaluate(options: Namespace) -> None:
         raise ValueError(f"particles should be at least 1, got {options.particles}")
     run = runs.read(options.run)
     dataset = run.data()
-    tensors = dataset.drawn(options.seed).tensors(options.split)
-    evidence = importance(run.story, batch_for(run.story, **tensors), options.particles, options.seed)
+    drawn = dataset.drawn(options.seed)
+    given = give_density(run.story, batch_for(run.story, **drawn.tensors("train")))
+    tensors = drawn.tensors(options.split)
+    evidence = score(run.story, batch_for(run.story, **tensors), options.particles, options.seed)
     path = runs.write_evidence(run, evidence, options.split, options.seed)
     print(f"{options.split} split of {run.observation}\n{evidence}\nsaved in {path}")
+    if given:
+        components = len(run.story.prior.weights)
+        print(
+            f"note: p(z) is a mixture of {components} Gaussians fitted to the training codes: the guide is a point mass"
+        )
     if scored(run.story):
         print(f"note: these are figures of {scored(run.story)}: compare with their like only")
     if evidence.measure != run.observation.measure:

@@ -11,18 +11,20 @@ from torch import Tensor
 from ppvae import plots
 from ppvae.base import Batch
 from ppvae.data import Dataset
-from ppvae.inference.codes import codes, generate, reconstruct
+from ppvae.inference.codes import codes, decode, generate, reconstruct
 from ppvae.inference.comparison import Group
 from ppvae.inference.importance import own_generators
 from ppvae.inference.programs import batch_for
 from ppvae.lineup import Fitted
-from ppvae.metrics import principal_plane
 from ppvae.models import VAE, priors
+from ppvae.scoring import give_density
 from ppvae.train import History
 
 GRID = 15  # side of the decoded grid
 SHOWN = 12  # images in a row
 PLANE = "Codes of the test data, by label\n(principal axes, where there are more than two)"
+SPACES = "Latent spaces"
+PATH, DRAWN = "E[x | z] along a straight path between two codes", "E[x | z] at draws of z from p(z)"
 Figures = dict[str, tuple[Figure, str]]  # name: figure and caption
 
 
@@ -30,13 +32,17 @@ def of_run(story: Any, data: Dataset, history: History) -> Figures:
     """What `ppvae fit` leaves to look at."""
     name, shape = type(story).__name__, data.observation.shape
     x = batch_for(story, **data.tensors("test", SHOWN))
-    rows = {"test data": x[0], "reconstructions": reconstruct(story, x)}
+    give_density(story, batch_for(story, **data.drawn().tensors("train")))  # to draw from: the run has kept its own
+    rows = {"test data": x[0], "reconstructions": reconstruct(story, x), "a path between two": path(story, data)}
     if not isinstance(getattr(story, "prior", None), priors.Flat):
         rows["samples from the prior"] = samples(story, x)
     plane = principal_plane(codes(story, batch_for(story, **data.tensors("test"))))
     return {
         "learning-curve": (plots.learning_curves({str(data.observation): {name: history}}, "Learning curve"), ""),
-        "images": (plots.image_rows(rows, shape, "Test data, E[x | z] at the guide's mean, E[x | z] at z ~ p(z)"), ""),
+        "images": (
+            plots.image_rows(rows, shape, "E[x | z] at the guide's mean, along a path of z, and at z ~ p(z)"),
+            "",
+        ),
         "latent-plane": (
             plots.latent_planes(
                 {name: plane},
@@ -57,37 +63,34 @@ def of_comparison(fitted: Sequence[Fitted], groups: Sequence[Group]) -> Figures:
         x = _shown(entry)
         rebuilt.setdefault(f"test data, {view(entry.data)}", x[0])
         rebuilt[entry.contender.name] = _cut(reconstruct(entry.story, x), x[0])
-    drawn = {entry.contender.name: _drawn(entry) for entry in stories}
-    planes = {entry.contender.name: principal_plane(codes(entry.story, _shown(entry, None))) for entry in fitted}
     curves: dict[str, dict[str, History]] = {}
     for entry in stories:
-        curves.setdefault(view(entry.data), {})[entry.contender.name] = entry.history
+        if entry.history.epochs:
+            curves.setdefault(view(entry.data), {})[entry.contender.name] = entry.history
     figures: Figures = {}
     if stories:
         figures["bounds"] = (
             plots.bound_bars(groups, "What the bound gives away: -ELBO beside -log p(x)"),
             "Where k-hat is good, the gap between two bars is KL(q(z|x) || p(z|x)), mean over the test data; elsewhere "
-            "-log p(x) is likely lower than its bar by more than the error shown.",
+            "-log p(x) is likely lower than its bar by more than the error shown. A point mass has no bound.",
         )
-        figures["samples"] = (
-            plots.image_rows(drawn, shape, "Samples from the prior"),
-            "E[x | z] with z drawn from p(z), cut to the range of the data. "
-            "A point-mass autoencoder with a flat prior has nothing to draw from.",
+        figures["latent-spaces"] = (
+            plots.latent_spaces({entry.contender.name: _space(entry) for entry in stories}, labels, shape, SPACES),
+            "Left, the test data's codes by label, in the plane of their two largest principal axes where there are "
+            "more than two. Right, E[x | z] in equal steps from the code of one test datum to that of another, the "
+            "same two for all, and at draws of z from p(z): of a deterministic autoencoder, a mixture of Gaussians "
+            "fitted to its codes.",
         )
+    if curves:
         figures["learning-curves"] = (
             plots.learning_curves(curves, "Learning curves"),
-            "Each story's own objective: the ELBO and the IWAE bound are different bounds on one log p(x).",
+            "Each story's own objective, with its penalty: the ELBO and the IWAE bound are different bounds on one "
+            "log p(x), and that of a point mass under a flat prior is log p(x | z) alone.",
         )
-    figures |= {
-        "reconstructions": (
-            plots.image_rows(rebuilt, shape, "Test data and their reconstructions"),
-            "E[x | z] with z the mean of the guide, cut to the range of the data.",
-        ),
-        "latent-planes": (
-            plots.latent_planes(planes, labels, PLANE),
-            "E_q[z | x]; codes of more than two dimensions in the plane of their two largest principal axes.",
-        ),
-    }
+    figures["reconstructions"] = (
+        plots.image_rows(rebuilt, shape, "Test data and their reconstructions"),
+        "E[x | z] with z the mean of the guide, cut to the range of the data.",
+    )
     flat = next((entry for entry in stories if _has_plane(entry)), None)
     if flat is not None and len(shape) == 3:
         title = f"E[x | z] over the latent plane\n{flat.contender.name}"
@@ -110,6 +113,22 @@ def decoded_plane(story: Any) -> Tensor:
     return story.likelihood(plane.to(next(story.parameters()))).mean
 
 
+def principal_plane(codes: Tensor) -> Tensor:
+    """Codes in the plane of their two largest principal axes, `(batch, 2)`; codes of one or two dimensions as they are.
+
+    >>> principal_plane(torch.randn(10, 5)).shape
+    torch.Size([10, 2])
+    """
+    if codes.shape[1] == 1 or len(codes) < 3:
+        codes = codes[:, :1]
+        return torch.cat([codes, torch.zeros_like(codes)], dim=1)
+    if codes.shape[1] == 2:
+        return codes
+    centred = codes - codes.mean(dim=0)
+    _, _, axes = torch.linalg.svd(centred, full_matrices=False)
+    return centred @ axes[:2].T
+
+
 def samples(story: Any, like: Batch) -> Tensor:
     """E[x | z] with z from the prior, the same draws each time."""
     with own_generators():
@@ -117,9 +136,22 @@ def samples(story: Any, like: Batch) -> Tensor:
         return generate(story, like)
 
 
-def _drawn(entry: Fitted) -> Tensor:
+def path(story: Any, data: Dataset, steps: int = SHOWN) -> Tensor:
+    """E[x | z] in equal steps from the code of the first test datum to that of the first with another label."""
+    other = 1 if len(data.test) > 1 else 0
+    if data.test_labels is not None:
+        other = next((i for i, label in enumerate(data.test_labels) if label != data.test_labels[0]), other)
+    ends = codes(story, batch_for(story, **data.tensors("test", other + 1)))[[0, other]]
+    z = torch.lerp(ends[:1], ends[1:], torch.linspace(0, 1, steps).to(ends).unsqueeze(-1))
+    given = batch_for(story, **data.tensors("test", 1))
+    return decode(story, tuple(part.expand(steps, *part.shape[1:]) for part in given), z)
+
+
+def _space(entry: Fitted) -> tuple[Tensor, dict[str, Tensor]]:
     x = _shown(entry)
-    return _cut(samples(entry.story, x), x[0])
+    images = {PATH: path(entry.story, entry.data), DRAWN: samples(entry.story, x)}
+    plane = principal_plane(codes(entry.story, _shown(entry, None)))
+    return plane, {name: _cut(rows, x[0]) for name, rows in images.items()}
 
 
 def _shown(entry: Fitted, rows: int | None = SHOWN) -> tuple[Tensor, ...]:

@@ -12,14 +12,15 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from ppvae import metrics
 from ppvae.arguments import fit_parser, nearest, one_line, parse
-from ppvae.build import build_story, complete, find_objective, settle
+from ppvae.build import build_story, complete, find_objective
 from ppvae.data import Dataset, Observation, load
-from ppvae.inference.codes import codes, prior_variance, reconstruct
 from ppvae.inference.comparison import Result
-from ppvae.inference.importance import Evidence, NoDensity, importance, own_generators, prior_sampling
+from ppvae.inference.importance import Evidence, NoDensity, own_generators, prior_sampling
 from ppvae.inference.programs import batch_for, scored
+from ppvae.measure import regularity, representation
+from ppvae.pretraining import pretrain
+from ppvae.scoring import give_density, score, settle
 from ppvae.train import History, NotFinite, fit, learns
 
 FOLDER = Path(__file__).parent / "lineups"
@@ -92,11 +93,12 @@ def overview(observation: Observation) -> dict[str, str]:
     real = f"--scaling {_real_scaling(observation)} --likelihood Normal --likelihood.variance 0.05"
     contenders |= dict(list(_stories("Normal(c learned)", f"{real} --likelihood.learned true").items())[:3])
     contenders |= dict(list(_stories("Normal(c = 0.05)", real).items())[:1])
+    real += " --likelihood.learned true"
     return contenders | {
         "PCA": f"{real} --story pca",
-        "linear autoencoder": f"{real} --encoder PointMass --prior Flat --network.hidden []",
-        "deep autoencoder": f"{real} --encoder PointMass --prior Flat",
-        "autoencoder, N(0, I) on z (MAP)": f"{real} --encoder PointMass",
+        "linear autoencoder": f"{real} --story autoencoder --prior Flat --network.hidden []",
+        "autoencoder": f"{real} --story autoencoder --prior Flat",
+        "autoencoder, N(0, I) on z (MAP)": f"{real} --story autoencoder",
     }
 
 
@@ -150,68 +152,28 @@ def enter(
         story = build_story(parser, options, data.observation, drawn.train)
     story.to("cuda" if torch.cuda.is_available() else "cpu")
     train, valid, test = (batch_for(story, **data.tensors(split)) for split in ("train", "valid", "test"))
+    seen = batch_for(story, **drawn.tensors("train"))
     history = History()
+    steps: Any = {"batch_size": options.batch_size, "lr": options.lr, "seed": seed, "progress": progress}
+    if options.pretrain:
+        pretrain(story, seen, epochs=options.pretrain, **steps)
     if learns(story):
-        history = fit(
-            story,
-            train,
-            objective=objective,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            lr=options.lr,
-            seed=seed,
-            valid=valid,
-            transform=data.resample,
-            progress=progress,
-        )
-    settle(story, batch_for(story, **drawn.tensors("train")))
-    measures = {"seconds": time.perf_counter() - start} | measure(story, drawn)
+        rest: Any = {"epochs": options.epochs, "valid": valid, "transform": data.resample, **steps}
+        history = fit(story, train, objective=objective, **rest)
+    settle(story, seen)
+    measures = {"seconds": time.perf_counter() - start} | representation(story, drawn)
+    give_density(story, seen)
+    measures |= regularity(story, drawn)
     evidence: Evidence | None = None
     naive: Evidence | None = None
     with suppress(NoDensity):
-        evidence = importance(story, test, particles, seed, progress)
+        evidence = score(story, test, particles, seed, progress)
         naive = prior_sampling(story, test, particles, seed, progress)
     group = ", ".join(filter(None, [str(data.observation), scored(story)]))
     if evidence is not None and evidence.measure != data.observation.measure:
         group += f", scored as a {evidence.measure}"
     result = Result(contender.name, group, seed, evidence, naive, measures)
     return Fitted(contender, story, data, history, result)
-
-
-def measure(story: Any, data: Dataset) -> dict[str, float]:
-    """Reconstruction and representation on the test split; nan for what needs labels that are not there.
-
-    A code that was told its label says nothing of what x tells: a story that takes labels is told none here, and one
-    that cannot do without has no accuracies.
-    """
-    told = {split: batch_for(story, **data.tensors(split)) for split in ("train", "test")}
-    error = metrics.reconstruction_error(data.test, reconstruct(story, told["test"]), data.observation.contrast)
-    spread = prior_variance(story, told["test"])
-    active = float("nan") if spread is None else metrics.active_units(codes(story, told["test"]), spread)
-    accuracies = {"neighbour": float("nan"), "probe": float("nan")}
-    if data.train_labels is not None and data.test_labels is not None:
-        with suppress(Untold):
-            found = {split: codes(story, untold(story, data.tensors(split))) for split in told}
-            labelled = (found["train"], data.train_labels, found["test"], data.test_labels)
-            accuracies = {
-                "neighbour": metrics.neighbour_accuracy(*labelled),
-                "probe": metrics.probe_accuracy(*labelled),
-            }
-    return {"reconstruction": error, "active_units": active, **accuracies}
-
-
-class Untold(Exception):
-    """The story has no code for a datum whose label it is not told."""
-
-
-def untold(story: Any, tensors: dict[str, Any]) -> tuple[Any, ...]:
-    """The batch with every label hidden."""
-    batch = batch_for(story, **tensors)
-    if not any(part is tensors["labels"] for part in batch[1:]):
-        return batch
-    if not getattr(story, "labels_may_miss", False):
-        raise Untold
-    return batch_for(story, **tensors | {"labels": torch.full_like(tensors["labels"], -1)})
 
 
 def view_of(options: Namespace, test_rows: int | None) -> Dataset:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib import colormaps
@@ -44,23 +43,54 @@ def _strip(axis: Axes, images: Tensor, shape: tuple[int, ...]) -> None:
     axis.imshow(picture.numpy(), cmap="gray_r", vmin=0, vmax=1)
 
 
+def latent_spaces(
+    spaces: Mapping[str, tuple[Tensor, Mapping[str, Tensor]]], labels: Tensor | None, shape: tuple[int, ...], title: str
+) -> Figure:
+    """A row for each entry: its codes `(N, 2)`, coloured by label, and strips of images `(N, features)` beside them."""
+    strips = list(next(iter(spaces.values()))[1])
+    figure = Figure(figsize=(3 + 4.2 * len(strips), 0.72 * len(spaces) + 1.2), layout="constrained")
+    figure.set_layout_engine("constrained", wspace=0.05)
+    axes = figure.subplots(len(spaces), 1 + len(strips), squeeze=False, width_ratios=[1.3, *(4.0 for _ in strips)])
+    for axis, heading in zip(axes[0], ["codes", *strips], strict=True):
+        axis.set_title(heading, fontsize=9)
+    for row, (name, (codes, images)) in zip(axes, spaces.items(), strict=True):
+        _scatter(row[0], codes, labels, size=2)
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        for axis, what in zip(row[1:], strips, strict=True):
+            _strip(axis, images[what].detach().cpu().float(), shape)
+            axis.spines[:].set_visible(False)
+        for axis in row:
+            axis.set(xticks=[], yticks=[])
+    handles, names = axes[0][0].get_legend_handles_labels()
+    if 0 < len(names) <= 20:
+        figure.legend(handles, names, loc="outside lower center", ncols=10, markerscale=5, fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _scatter(axis: Axes, codes: Tensor, labels: Tensor | None, size: float) -> None:
+    points = codes.detach().cpu()
+    if labels is None:
+        axis.scatter(points[:, 0], points[:, 1], s=size, color=FIRST, linewidths=0)
+        return
+    classes = sorted(set(labels.tolist()))
+    colours = colormaps["tab10" if len(classes) <= 10 else "turbo"].resampled(max(len(classes), 2))
+    for index, label in enumerate(classes):
+        chosen = points[labels == label]
+        axis.scatter(chosen[:, 0], chosen[:, 1], s=size, color=colours(index), label=str(label), linewidths=0)
+
+
 def latent_planes(planes: Mapping[str, Tensor], labels: Tensor | None, title: str) -> Figure:
     """One scatter of codes `(N, 2)` for each entry, coloured by label."""
     columns = min(4, len(planes))
     rows = -(-len(planes) // columns)
     figure = Figure(figsize=(max(3.2 * columns, 5), 3.0 * rows + 0.8), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
-    classes = [] if labels is None else sorted(set(labels.tolist()))
-    colours = matplotlib.colormaps["tab10" if len(classes) <= 10 else "turbo"].resampled(max(len(classes), 2))
+    classes = [] if labels is None else set(labels.tolist())
     for axis in axes[len(planes) :]:
         axis.set_visible(False)
     for axis, (name, codes) in zip(axes, planes.items(), strict=False):
-        points = codes.detach().cpu()
-        if labels is None:
-            axis.scatter(points[:, 0], points[:, 1], s=6, color=FIRST, linewidths=0)
-        for index, label in enumerate(classes):
-            chosen = points[labels == label]
-            axis.scatter(chosen[:, 0], chosen[:, 1], s=6, color=colours(index), label=str(label), linewidths=0)
+        _scatter(axis, codes, labels, size=6)
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("axis 1", fontsize=7)
         axis.set_ylabel("axis 2", fontsize=7)
@@ -137,10 +167,11 @@ def bound_bars(groups: Sequence[Group], title: str) -> Figure:
         for place, row in zip(places, group.rows, strict=True):
             values = (row.mean["neg_elbo"], row.mean["neg_log_p"])
             for shift, bar, value in zip((-0.2, 0.2), (elbo[place], log_p[place]), values, strict=True):
-                axis.annotate(f"{value:.1f}", (bar, place + shift), (4, 0), textcoords="offset points", **TEXT)
+                if np.isfinite(bar):  # a point mass has no ELBO to speak of
+                    axis.annotate(f"{value:.1f}", (bar, place + shift), (4, 0), textcoords="offset points", **TEXT)
         axis.set_yticks(places, [row.name for row in group.rows], fontsize=8)
         axis.invert_yaxis()
-        axis.set_xlim(0, 1.15 * max(elbo + log_p) + 1e-9)
+        axis.set_xlim(0, 1.15 * np.nanmax(elbo + log_p) + 1e-9)
         axis.set_title(f"{group.label}; the best is {best:.2f}", fontsize=9, loc="left")
         axis.grid(axis="x", alpha=0.3)
     handles, names = axes[0].get_legend_handles_labels()

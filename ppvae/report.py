@@ -18,17 +18,19 @@ HEADINGS = {
     "neg_elbo": "-ELBO",
     "neg_log_p": "-log p(x)",
     "behind": "behind best",
-    "ess": "ESS",
     "k_above": "k-hat>0.7",
     "naive_neg_log_p": "naive -log p",
     "reconstruction": "recon. error",
+    "continuity": "continuity",
+    "precision": "precision",
+    "recall": "recall",
     "active_units": "active",
     "neighbour": "1-NN",
     "probe": "probe",
     "seconds": "seconds",
 }
 DIGITS = {"ess": 0, "active_units": 0, "seconds": 1, "reconstruction": 3}
-PERCENT = {"k_above", "neighbour", "probe"}
+PERCENT = {"k_above", "neighbour", "probe", "precision", "recall"}
 BOUNDED_BY = {"neg_log_p": "k_above", "naive_neg_log_p": "naive_k_above"}
 WITH_ERROR = {"neg_log_p": "monte_carlo_error", "behind": "behind_error"}
 
@@ -84,6 +86,9 @@ def notes(seeds: int) -> list[str]:
         "~: a difference of such bounds, which need not be equally loose",
         "naive: the same estimate with draws from the prior; where it is lower, the guide is the worse proposal",
         "recon. error: squared, summed over features on a scale from 0 to 1; active: latents that follow the data",
+        "continuity: largest speed of the decoded datum along straight paths between codes, over its median; 1 is even",
+        "precision: the share of decoded draws from p(z) that are like test data; recall: of test data like such draws",
+        "autoencoders: p(z) is a mixture of Gaussians fitted to their codes; -log p(x) is by a widened point mass",
         "1-NN and probe: accuracy of labels from the code, by its nearest neighbour and by logistic regression",
     ]
     if seeds == 1:

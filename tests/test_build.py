@@ -12,6 +12,7 @@ from ppvae import arguments as ask
 from ppvae import build, data, networks
 from ppvae.inference import elbo, iwae
 from ppvae.models import guides, likelihoods, priors, stories
+from ppvae.scoring import settle
 
 MY_PARTS = """
 import torch, pyro.distributions as dist
@@ -396,7 +397,7 @@ def test_a_prior_that_is_ex_post_gets_draws_from_the_guide(observation):
     story = build.build_story(ask.fit_parser(), parsed("--latent", "2", "--prior", "ExPost"), observation)
     digits = data.load("digits")
     torch.manual_seed(1)
-    build.settle(story, (digits.train,))
+    settle(story, (digits.train,))
     assert torch.rand(1) == torch.rand(1, generator=torch.Generator().manual_seed(1))  # its draws are its own
     q = story.encoder(digits.train)
     covariance = q.mean.T.cov(correction=0) + q.variance.mean(0).diag()  # of one draw a datum, with many data

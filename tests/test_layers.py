@@ -21,15 +21,18 @@ ALLOWED = {  # the layer of each file: what of ppvae it may import, by prefix
     "ppvae.models": ("base", "distributions", "networks", "models"),
     "ppvae.inference": ("base", "progress", "inference"),
     "ppvae.train": ("base", "progress", "inference"),
+    "ppvae.pretraining": ("base", "inference", "models", "networks", "train"),
     "ppvae.plots": ("inference.comparison", "train"),
     "ppvae.report": ("inference.comparison",),
-    "ppvae.lineup": ("arguments", "build", "data", "inference", "metrics", "models", "train"),
-    "ppvae.figures": ("base", "data", "inference", "lineup", "metrics", "models", "plots", "train"),
+    "ppvae.scoring": ("inference", "models"),
+    "ppvae.measure": ("data", "inference", "metrics"),
+    "ppvae.lineup": ("arguments", "build", "data", "inference", "measure", "pretraining", "scoring", "train"),
+    "ppvae.figures": ("base", "data", "inference", "lineup", "models", "plots", "scoring", "train"),
     "ppvae.arguments": ("base", "data", "inference.objectives", "models", "networks", "train"),
-    "ppvae.build": ("arguments", "data", "inference", "models"),
+    "ppvae.build": ("arguments", "data", "inference.objectives", "models"),
     "ppvae.runs": ("arguments", "build", "data", "inference", "models", "train"),
     "ppvae.cli": ("",),
-    "ppvae": ("runs", "train"),
+    "ppvae": ("pretraining", "runs", "train"),
 }
 
 

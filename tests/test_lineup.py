@@ -8,10 +8,11 @@ import torch
 import ppvae
 from ppvae import data, figures, lineup, metrics, networks
 from ppvae.arguments import fit_parser, parse
-from ppvae.inference import elbo, importance, prior_sampling
+from ppvae.inference import elbo, prior_sampling
 from ppvae.inference.codes import codes, prior_variance, reconstruct
 from ppvae.inference.comparison import group_results
 from ppvae.models import assemble, guides, likelihoods, linear, priors
+from ppvae.scoring import score
 
 COMMON = ["--latent", "3", "--epochs", "2", "--batch_size", "500", "--lr", "0.01", "--network.hidden", "[8]"]
 
@@ -46,7 +47,7 @@ def test_a_row_is_what_its_words_say():
     history = ppvae.fit(story, seen.train, objective=elbo, epochs=2, batch_size=500, lr=0.01, seed=3, valid=seen.valid)
     assert found.history.loss == history.loss
     assert found.history.valid == history.valid
-    assert torch.equal(found.result.evidence.estimate, importance(story, seen.test, 30, seed=3).estimate)
+    assert torch.equal(found.result.evidence.estimate, score(story, (seen.test,), 30, seed=3).estimate)
     assert torch.equal(found.result.naive.estimate, prior_sampling(story, seen.test, 30, seed=3).estimate)
     (row,) = group_results([found.result])[0].rows
     naive = found.result.naive.summary()
@@ -90,10 +91,17 @@ def test_what_cannot_be_made_for_these_data_is_left_out_and_named():
     assert isinstance(found[1], lineup.Fitted)
 
 
-def test_a_point_mass_and_a_flat_prior_have_no_evidence():
+def test_a_point_mass_has_evidence_by_a_density_of_its_codes_and_a_flat_prior_without_one_has_none():
     for entry in compete(*made(one="--encoder PointMass", two="--encoder PointMass --prior Flat", three="--story pca")):
-        assert entry.result.evidence is None
-        assert entry.result.naive is None
+        assert isinstance(entry.story.prior, priors.ExPost)
+        assert entry.result.evidence.estimate.isfinite().all()
+        assert entry.result.evidence.elbo.isnan().all()
+        assert entry.result.naive.estimate.isfinite().all()
+        (row,) = group_results([entry.result])[0].rows
+        assert torch.tensor(row.mean["neg_elbo"]).isnan()
+    (flat,) = compete(*made(one="--prior Flat"))
+    assert flat.result.evidence is None
+    assert torch.tensor(flat.result.measures["precision"]).isnan()
 
 
 def test_wrong_words_name_the_contender():

@@ -1,0 +1,83 @@
+"""Which density and which proposal a story is scored with."""
+
+import pytest
+import torch
+from known import LinearGaussian
+from torch import nn
+
+from ppvae.inference import importance, laplace_sampling
+from ppvae.inference.codes import codes
+from ppvae.models import Autoencoder, assemble, guides, likelihoods, priors
+from ppvae.scoring import give_density, score
+
+
+def deterministic(prior, latent=2):
+    torch.manual_seed(0)
+    return Autoencoder(prior, likelihoods.Normal(nn.Linear(latent, 5)), nn.Linear(5, latent))
+
+
+def same(found, expected):
+    return torch.equal(found.estimate, expected.estimate) and found.method == expected.method
+
+
+def test_a_good_guide_is_the_proposal():
+    known = LinearGaussian()
+    x, story = known.data(5), known.story(widen=1.2)
+    assert same(score(story, (x,), 200), importance(story, x, 200))
+
+
+def test_a_bad_guide_gives_way_to_a_widened_point_mass_and_keeps_its_elbo():
+    known = LinearGaussian()
+    x, story = known.data(5), known.story(widen=0.2, shift=0.3)
+    found = score(story, (x,), 1000)
+    assert same(found, laplace_sampling(story, x, 1000))
+    assert torch.equal(found.elbo, importance(story, x, 1000).elbo)
+    assert found.unreliable() == 0
+    exact = known.marginal().log_prob(x)
+    assert ((found.estimate - exact).abs() < 4 * found.standard_error).all()
+
+
+def test_it_stays_where_the_other_is_no_better_or_impossible():
+    x = torch.zeros(3, 5)
+    sphere = assemble(priors.HypersphericalUniform, likelihoods.Normal, guides.VonMisesFisher, shape=(5,), latent=3)
+    assert same(score(sphere, (x,), 20), importance(sphere, x, 20))
+    with torch.no_grad():  # so narrow on the sphere that its weights are useless
+        sphere.encoder.network[-1].bias.add_(50)
+    assert same(score(sphere, (x,), 100), importance(sphere, x, 100))
+
+
+def test_a_point_mass_has_no_elbo():
+    story = deterministic(priors.StandardNormal(2))
+    found = score(story, (torch.randn(4, 5),), 100)
+    assert found.elbo.isnan().all()
+    assert "ELBO                none: the guide is a point mass" in str(found)
+    with pytest.raises(ValueError, match="proper prior"):
+        score(deterministic(priors.Flat(2)), (torch.randn(4, 5),), 100)
+
+
+def test_a_density_is_given_to_a_point_mass_alone():
+    known, x = LinearGaussian(), torch.randn(200, 5)
+    story = known.story()
+    assert not give_density(story, (x.double(),))
+    assert isinstance(story.prior, priors.StandardNormal)
+    for prior in (priors.Flat(2), priors.StandardNormal(2)):
+        story = deterministic(prior)
+        assert give_density(story, (x,))
+        expected = priors.ex_post(codes(story, x), components=10)
+        torch.testing.assert_close(story.prior.loc, expected.loc)
+        assert not give_density(story, (x,))  # it has one
+
+
+@pytest.mark.parametrize(("rows", "components"), [(99, 9), (25, 2), (9, 1), (1, 1)])
+def test_few_codes_have_few_gaussians(rows, components):
+    story = deterministic(priors.Flat(2))
+    give_density(story, (torch.randn(rows, 5),))
+    assert len(story.prior.weights) == components
+
+
+def test_a_dead_code_has_one_gaussian():
+    story = deterministic(priors.Flat(2))
+    nn.init.zeros_(story.encoder.network.weight)
+    give_density(story, (torch.randn(100, 5),))
+    assert len(story.prior.weights) == 1
+    assert score(story, (torch.randn(3, 5),), 100).estimate.isfinite().all()
