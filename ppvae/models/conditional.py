@@ -1,5 +1,7 @@
 """The conditional variational autoencoder: x given labels or covariates y."""
 
+from typing import Any
+
 import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
@@ -8,6 +10,7 @@ from ppvae.base import Distribution, Encoder, Likelihood, Prior
 from ppvae.models.beside import one_hot, side_by_side
 from ppvae.models.checks import at_least_one
 from ppvae.models.registration import register
+from ppvae.models.sizes import Maker, Sizes
 
 
 class Conditional(nn.Module):
@@ -98,3 +101,35 @@ class Moved(nn.Module):
         loc, log_scale = self.move(y).chunk(2, dim=-1)
         transform = dist.transforms.AffineTransform(loc, log_scale.exp(), event_dim=1)
         return dist.TransformedDistribution(self.prior().expand(loc.shape[:-1]), [transform])
+
+
+def conditional(
+    prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes, prior_given_labels: bool = False
+) -> Conditional:
+    """z ~ p(z), x ~ p(x | z, y), with the guide z ~ q(z | x, y), of data whose labels y are given.
+
+    Sohn et al. 2015, https://papers.nips.cc/paper/2015/hash/8d55a249e6baa5c06772297520da2051-Abstract.html
+
+    Args:
+        prior: makes p(z).
+        likelihood: makes p(x | z, y).
+        encoder: makes q(z | x, y).
+        sizes: of the data and the code, and the family of the networks.
+        prior_given_labels: whether the prior is moved and scaled by the label.
+
+    >>> from ppvae.models import assemble, guides, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> story = assemble(*parts, shape=(3,), latent=2, classes=4, story=conditional)
+    >>> story.encoder(torch.zeros(5, 3 + 4)).mean.shape
+    torch.Size([5, 2])
+    """
+    classes = sizes.known_classes
+    guide = sizes.encoder(encoder, beside=classes)
+    made: Any = sizes.with_labels().prior(prior, guide)
+    return Conditional(
+        Moved(made, classes, sizes.latent) if prior_given_labels else made,
+        sizes.likelihood(likelihood, inputs=sizes.latent + classes),
+        guide,
+        classes,
+        given=prior_given_labels,
+    )

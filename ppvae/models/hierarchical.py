@@ -1,6 +1,8 @@
 """Several layers of latents, each drawn given the one above it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pyro
@@ -9,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ppvae import networks
 from ppvae.base import Distribution, Likelihood, Prior
 from ppvae.models.registration import register
+from ppvae.models.sizes import Maker, Sizes
 
 
 class Hierarchical(nn.Module):
@@ -205,3 +209,95 @@ def _check_layers(encoders: int, conditionals: int) -> None:
             "a hierarchy should have at least 1 layer and a conditional between every two; "
             f"got {encoders} and {conditionals}"
         )
+
+
+def hierarchical(
+    prior: Maker,
+    likelihood: Maker,
+    encoder: Maker,
+    sizes: Sizes,
+    above: Sequence[int] = (4,),
+    between: Sequence[int] = (100,),
+) -> Hierarchical:
+    """z_L ~ p(z_L), z_l ~ p(z_l | z_l+1), x ~ p(x | z_1), with the guide z_1 ~ q(z_1 | x), z_l+1 ~ q(z_l+1 | z_l).
+
+    Burda et al. 2016, https://arxiv.org/abs/1509.00519
+
+    Args:
+        prior: makes p(z_L).
+        likelihood: makes p(x | z_1).
+        encoder: makes q(z_1 | x), and q(z_l+1 | z_l).
+        sizes: of the data and the code, and the family of the networks.
+        above: size of every layer above the first, whose size is `latent`.
+        between: hidden layers of the networks from a layer to the one above it; those down are in reverse.
+
+    >>> from ppvae.models import assemble, guides, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> len(assemble(*parts, shape=(3,), latent=2, story=hierarchical).encoders)
+    2
+    """
+    dense = _dense(sizes, between)
+    encoders: list[Any] = [sizes.encoder(encoder)]
+    for below, latent in pairwise([sizes.latent, *above]):
+        encoders.append(sizes.of_latents(below, dense).encoder(encoder, latent))
+    top = sizes if not above else sizes.of_latents([sizes.latent, *above][-2], dense)
+    return Hierarchical(
+        top.prior(prior, encoders[-1], latent=[sizes.latent, *above][-1]),
+        _conditionals(sizes, above, dense),
+        sizes.likelihood(likelihood),
+        encoders,
+    )
+
+
+def ladder(
+    prior: Maker,
+    likelihood: Maker,
+    encoder: Maker,
+    sizes: Sizes,
+    above: Sequence[int] = (4,),
+    between: Sequence[int] = (100,),
+) -> Ladder:
+    """The `hierarchical` model, with the guide z_L ~ q(z_L | x), z_l ~ q(z_l | x) p(z_l | z_l+1) / norm, down it.
+
+    Sønderby et al. 2016, https://arxiv.org/abs/1602.02282
+
+    Args:
+        prior: makes p(z_L).
+        likelihood: makes p(x | z_1).
+        encoder: makes q(z_l | x), a diagonal Normal, for every layer.
+        sizes: of the data and the code, and the family of the networks.
+        above: size of every layer above the first, whose size is `latent`.
+        between: layers of the networks upwards from one layer to the next, the last of which a layer's message is
+            read off; hidden layers of those down, in reverse.
+
+    >>> from ppvae.models import assemble, guides, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> len(assemble(*parts, shape=(3,), latent=2, story=ladder).messages)
+    2
+    """
+    if not between:
+        raise ValueError("between should hold at least 1 layer, of which a ladder's messages are read off; got none")
+    latents, width, dense = [sizes.latent, *above], between[-1], _dense(sizes, between)
+    upwards = [sizes.encoder_network(width), *(dense.encoder((width,), width) for _ in above)]
+    upwards = [nn.Sequential(network, networks.dense.ACTIVATIONS[dense.activation]()) for network in upwards]
+    flat = sizes.of_latents(width, replace(dense, hidden=()))
+    messages: list[Any] = [flat.encoder(encoder, latent) for latent in latents]
+    return Ladder(
+        sizes.prior(prior, nn.Sequential(*upwards, messages[-1]), latent=latents[-1]),
+        _conditionals(sizes, above, dense),
+        sizes.likelihood(likelihood),
+        upwards,
+        messages,
+    )
+
+
+def _dense(sizes: Sizes, hidden: Sequence[int]) -> networks.MLP:
+    """Networks between layers of latents: with the activation of the others, where these are dense too."""
+    family = sizes.network if isinstance(sizes.network, networks.MLP) else networks.MLP()
+    return replace(family, hidden=hidden)
+
+
+def _conditionals(sizes: Sizes, above: Sequence[int], network: networks.MLP) -> list[nn.Module]:
+    """p(z_l | z_l+1) for every two layers, p(z_1 | z_2) first."""
+    layers = pairwise([sizes.latent, *above])
+    return [LayerNormal(network.decoder(latent, (below,), 2)) for below, latent in layers]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ppvae.base import Distribution, Encoder, Likelihood, Prior
 from ppvae.models.registration import register
+from ppvae.models.sizes import Maker, Sizes
 
 
 class Mixture(nn.Module):
@@ -77,3 +78,24 @@ class Mixture(nn.Module):
             kind = type(prior).__name__
             raise ValueError(f"a mixture story's prior should be a mixture of Normals (GaussianMixture), got {kind}")
         return prior
+
+
+def mixture(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Mixture:
+    """c ~ Cat(pi), z ~ N(m_c, diag s_c^2), x ~ p(x | z), with the guide z ~ q(z | x), c ~ p(c | z).
+
+    The prior has to be such a mixture, `--prior GaussianMixture` or one like it: any other, the default one too, is
+    refused. Dilokthanakul et al. 2016, https://arxiv.org/abs/1611.02648
+
+    Args:
+        prior: makes p(z), a mixture of diagonal Normals.
+        likelihood: makes p(x | z).
+        encoder: makes q(z | x).
+        sizes: of the data and the code, and the family of the networks.
+
+    >>> from ppvae.models import assemble, guides, likelihoods, priors
+    >>> parts = (priors.GaussianMixture, likelihoods.Normal, guides.DiagonalNormal)
+    >>> assemble(*parts, shape=(3,), latent=2, story=mixture).encoder(torch.zeros(5, 3)).mean.shape
+    torch.Size([5, 2])
+    """
+    guide = sizes.encoder(encoder)
+    return Mixture(sizes.prior(prior, guide), sizes.likelihood(likelihood), guide)

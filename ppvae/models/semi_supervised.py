@@ -12,6 +12,7 @@ from ppvae.base import Encoder, Likelihood, Prior
 from ppvae.models.beside import one_hot, side_by_side
 from ppvae.models.checks import at_least_one
 from ppvae.models.registration import register
+from ppvae.models.sizes import Maker, Sizes
 
 CERTAIN = 100.0  # a logit that leaves every other label a probability of 0 in float32, and a finite log
 
@@ -110,3 +111,35 @@ class SemiSupervised(nn.Module):
     def predict(self, x: Tensor) -> Tensor:
         """q(y | x), `(batch, features)` to `(batch, classes)`."""
         return torch.softmax(self.classifier(x), dim=-1)
+
+
+def semi_supervised(
+    prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes, alpha: float = 10.0
+) -> SemiSupervised:
+    """y ~ Cat(pi), z ~ p(z), x ~ p(x | z, y), with the guide y ~ q(y | x), z ~ q(z | x, y); some y are given.
+
+    Kingma et al. 2014, https://arxiv.org/abs/1406.5298
+
+    Args:
+        prior: makes p(z).
+        likelihood: makes p(x | z, y).
+        encoder: makes q(z | x, y).
+        sizes: of the data and the code, and the family of the networks.
+        alpha: weight of -log q(y | x) in the objective of a datum that has a label, nats.
+
+    >>> from ppvae.models import assemble, guides, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> story = assemble(*parts, shape=(3,), latent=2, classes=4, story=semi_supervised)
+    >>> story.classifier(torch.zeros(5, 3)).shape
+    torch.Size([5, 4])
+    """
+    classes = sizes.known_classes
+    guide = sizes.encoder(encoder, beside=classes)
+    return SemiSupervised(
+        sizes.with_labels().prior(prior, guide),
+        sizes.likelihood(likelihood, inputs=sizes.latent + classes),
+        guide,
+        sizes.encoder_network(classes),
+        classes,
+        alpha,
+    )

@@ -1,7 +1,8 @@
 """The variational autoencoder of sequences: text, sound, anything in steps, of one length or of many."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import pyro
@@ -13,6 +14,7 @@ from ppvae.base import Architecture, Encoder, Likelihood, Prior
 from ppvae.distributions.autoregressive import Autoregressive, valid_steps, without_padding
 from ppvae.models.checks import at_least_one
 from ppvae.models.registration import register
+from ppvae.models.sizes import Maker, Sizes
 
 
 class SequenceVAE(nn.Module):
@@ -227,3 +229,48 @@ class Reading:
 
     def decoder(self, inputs: int, shape: Sequence[int], outputs: int) -> nn.Module:
         return self.network.decoder(inputs, shape, outputs)
+
+
+def sequence(
+    prior: Maker,
+    likelihood: Maker,
+    encoder: Maker,
+    sizes: Sizes,
+    hidden: int = 128,
+    embedding: int = 0,
+    word_dropout: float = 0.0,
+) -> SequenceVAE:
+    """z ~ p(z), x_t ~ p(x_t | x_1, ..., x_t-1, z) for every step, with the guide z ~ q(z | x).
+
+    The networks of the family go from the states of two LSTMs, one that reads and one that writes, to the parts.
+    Bowman et al. 2016, https://arxiv.org/abs/1511.06349
+
+    Args:
+        prior: makes p(z).
+        likelihood: makes p(x_t | x_1, ..., x_t-1, z).
+        encoder: makes q(z | x).
+        sizes: of the data and the code, and the family of the networks.
+        hidden: size of an LSTM's state.
+        embedding: size of a learned vector for every level, where levels are names (of words, of letters); 0 where
+            they are amounts.
+        word_dropout: probability that, in training, a step's density is not shown the step before it.
+
+    >>> from ppvae.models import assemble, guides, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> story = assemble(*parts, shape=(7, 3), latent=2, story=sequence)
+    >>> story.encoder(torch.zeros(5, 21)).mean.shape
+    torch.Size([5, 2])
+    """
+    steps, features = networks.checks.sequence_shape(sizes.shape, "the sequence story")
+    if isinstance(sizes.network, networks.LSTM | networks.Recursive):
+        raise ValueError("the sequence story reads and writes with LSTMs of its own; its network should be dense: MLP")
+    x = None if sizes.x is None else sizes.x.reshape(-1, features)
+    emission: Any = replace(sizes, shape=(features,), x=x).likelihood(likelihood, inputs=hidden)
+    names: int = getattr(emission, "levels", 0 if sizes.maximum is None else sizes.maximum + 1)
+    if embedding and not names:
+        raise ValueError("embedding is of names, 0 to a largest one, and these data have none; leave it 0")
+    inputs = partial(Tokens, features, names, embedding) if embedding else partial(Amounts, features, sizes.input_scale)
+    reading = replace(sizes, network=Reading(sizes.network, inputs, hidden), input_scale=1.0)
+    guide = reading.encoder(encoder)
+    writer = Recurrent(emission, inputs(), sizes.latent, (steps, features), hidden, word_dropout, bool(embedding))
+    return SequenceVAE(reading.prior(prior, guide), writer, guide)

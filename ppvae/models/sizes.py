@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -70,6 +70,23 @@ class Sizes:
     def filled(self) -> Tensor | None:
         """x with zeros where it is missing, as an encoder sees it."""
         return None if self.x is None else self.x.nan_to_num(nan=0.0)
+
+    @property
+    def known_classes(self) -> int:
+        """The number of labels, where a story cannot do without."""
+        if self.classes is None:
+            raise ValueError("this story needs labels: the number of classes should be given, and these data have none")
+        return self.classes
+
+    def with_labels(self) -> "Sizes":
+        """What a prior made of the encoder is told of data: that labels, equally likely, stand beside them."""
+        classes, x = self.known_classes, self.x
+        rows = None if x is None else torch.cat([x, x.new_full((len(x), classes), 1 / classes)], dim=-1)
+        return replace(self, shape=(self.features + classes,), x=rows)
+
+    def of_latents(self, features: int, network: Architecture) -> "Sizes":
+        """Sizes of parts whose data are a layer of latents."""
+        return replace(self, shape=(features,), network=network, input_scale=1.0, x=None, maximum=None)
 
     def prior(self, make: Maker, encoder: Encoder | None = None, latent: int | None = None) -> Prior:
         """p(z) over `latent` dimensions; `encoder` is for a prior that is made of it."""

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ppvae.base import Encoder, Likelihood, Penalty, Prior
 from ppvae.models import missing
 from ppvae.models.registration import register
+from ppvae.models.sizes import Maker, Sizes
 
 
 class VAE(nn.Module):
@@ -78,3 +79,23 @@ class VAE(nn.Module):
             return (x,)
         batch = (missing.zeros_where_missing(x, mask), mask.bool())
         return batch if library is None else (*batch, library.reshape(len(x), 1).to(x))
+
+
+def vae(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> VAE:
+    """z ~ p(z), x ~ p(x | z), with the guide z ~ q(z | x): one latent vector per datum.
+
+    Kingma & Welling 2014, https://arxiv.org/abs/1312.6114
+
+    Args:
+        prior: makes p(z).
+        likelihood: makes p(x | z).
+        encoder: makes q(z | x).
+        sizes: of the data and the code, and the family of the networks.
+
+    >>> from ppvae.models import assemble, guides, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> assemble(*parts, shape=(3,), latent=2).encoder(torch.zeros(5, 3)).mean.shape
+    torch.Size([5, 2])
+    """
+    guide = sizes.encoder(encoder)
+    return VAE(sizes.prior(prior, guide), sizes.likelihood(likelihood), guide)
