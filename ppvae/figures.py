@@ -16,6 +16,7 @@ from ppvae.inference.comparison import Group
 from ppvae.inference.importance import own_generators
 from ppvae.inference.programs import batch_for
 from ppvae.lineup import Fitted
+from ppvae.measure import kl_per_dimension
 from ppvae.models import VAE, priors
 from ppvae.scoring import give_density
 from ppvae.train import History
@@ -80,6 +81,14 @@ def of_comparison(fitted: Sequence[Fitted], groups: Sequence[Group]) -> Figures:
             "more than two. Right, E[x | z] in equal steps from the code of one test datum to that of another, the "
             "same two for all, and at draws of z from p(z): of a deterministic autoencoder, a mixture of Gaussians "
             "fitted to its codes.",
+        )
+    divergences = {entry.contender.name: kl_per_dimension(entry.story, _shown(entry, None)) for entry in stories}
+    apart = {name: found for name, found in divergences.items() if found is not None}
+    if apart:
+        figures["kl-per-dimension"] = (
+            plots.kl_per_dimension(apart, "What each latent dimension holds"),
+            "E KL(q(z_i|x) || p(z_i)) over the test data, the dimensions of each story in falling order; one near 0 "
+            "has collapsed onto the prior. Shown where prior and guide have independent dimensions.",
         )
     if curves:
         figures["learning-curves"] = (

@@ -5,13 +5,22 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from ppvae import metrics
 from ppvae.data import Dataset
-from ppvae.inference.codes import codes, decode, generate, is_deterministic, prior_variance, reconstruct
+from ppvae.inference.codes import (
+    codes,
+    decode,
+    generate,
+    is_deterministic,
+    prior_variance,
+    reconstruct,
+    reconstruction_log_likelihood,
+)
 from ppvae.inference.importance import own_generators
-from ppvae.inference.programs import batch_for, evaluating
+from ppvae.inference.programs import batch_for, evaluating, is_point_mass, latent_sites
 from ppvae.inference.weights import latent_densities
 
 PAIRED = 500  # data of which every draw is weighed under every other's posterior
@@ -28,9 +37,15 @@ def representation(story: Any, data: Dataset) -> dict[str, float]:
     that cannot do without has no accuracies.
     """
     told = {split: batch_for(story, **data.tensors(split)) for split in ("train", "test")}
-    error = metrics.reconstruction_error(data.test, reconstruct(story, told["test"]), data.observation.contrast)
-    found = {"reconstruction": error, "active_units": _active(story, told["test"]), **_divergences(story, told["test"])}
-    found |= {"neighbour": math.nan, "probe": math.nan}
+    test = told["test"]
+    found = {
+        "reconstruction": metrics.reconstruction_error(data.test, reconstruct(story, test), data.observation.contrast),
+        "neg_log_likelihood": -reconstruction_log_likelihood(story, test).mean().item(),
+        "active_units": _active(story, test),
+        **_divergences(story, test),
+        "neighbour": math.nan,
+        "probe": math.nan,
+    }
     if data.train_labels is not None and data.test_labels is not None:
         with suppress(Untold):
             seen = {split: codes(story, untold(story, data.tensors(split))) for split in told}
@@ -58,6 +73,24 @@ def regularity(story: Any, data: Dataset) -> dict[str, float]:
             if samples.isfinite().all():
                 found["precision"], found["recall"] = metrics.completeness(data.test.to(samples), samples)
     return found
+
+
+def kl_per_dimension(story: Any, batch: tuple[Tensor, ...]) -> Tensor | None:
+    """E_x KL(q(z_i | x) || p(z_i)), `(latent,)` nats, largest first; None where it does not fall apart into these.
+
+    It does where a story has one latent site, and its prior and its guide have independent dimensions.
+    """
+    with evaluating(story), own_generators(), torch.no_grad():
+        guide = poutine.trace(story.guide).get_trace(*batch)
+        model = poutine.trace(poutine.replay(story.model, trace=guide)).get_trace(*batch)
+    names = [site["name"] for site in latent_sites(guide)]
+    if len(names) != 1 or is_point_mass(guide.nodes[names[0]]["fn"]):
+        return None
+    try:
+        found = metrics.kl_per_dimension(*(trace.nodes[names[0]]["fn"] for trace in (guide, model)))
+    except (ValueError, NotImplementedError):
+        return None
+    return found.sort(descending=True).values
 
 
 def _active(story: Any, batch: tuple[Tensor, ...]) -> float:

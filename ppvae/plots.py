@@ -7,6 +7,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ppvae.inference.comparison import Group
@@ -120,6 +121,22 @@ def decoded_grid(images: Tensor, shape: tuple[int, ...], side: int, title: str) 
     axis.set_xlabel("z1, as a quantile of N(0, 1)")
     axis.set_ylabel("z2, as a quantile of N(0, 1)")
     axis.set_title(title, fontsize=11)
+    return figure
+
+
+def kl_per_dimension(divergences: Mapping[str, Tensor], title: str) -> Figure:
+    """The divergence of every latent dimension, largest first: one line of points for each entry."""
+    figure = Figure(figsize=(6.5, 4.2 + 0.17 * len(divergences)), layout="constrained")
+    axis = figure.subplots()
+    for index, (name, values) in enumerate(divergences.items()):
+        color = colormaps["tab20"]((2 * index + index // 10) % 20)
+        axis.plot(range(1, len(values) + 1), values.detach().cpu(), "o-", ms=3, lw=1, color=color, label=name)
+    axis.set_xlabel("latent dimension, by its divergence")
+    axis.set_ylabel("KL(q(z_i|x) || p(z_i)), nats per datum")
+    axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+    figure.suptitle(title, fontsize=11)
     return figure
 
 

@@ -12,6 +12,7 @@ from ppvae import arguments as ask
 from ppvae import build, data, networks
 from ppvae.inference import elbo, iwae
 from ppvae.models import guides, likelihoods, priors, stories
+from ppvae.pretraining import stages
 from ppvae.scoring import settle
 
 MY_PARTS = """
@@ -404,3 +405,25 @@ def test_a_prior_that_is_ex_post_gets_draws_from_the_guide(observation):
     found = story.prior()
     torch.testing.assert_close(found.mean, q.mean.mean(0), atol=0.1, rtol=0)
     torch.testing.assert_close(found.component_distribution.covariance_matrix[0], covariance, atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("stacked-784-300-150", [784, 300, 150]), ("hinton-salakhutdinov", [784, 1000, 500, 250, 30])],
+)
+def test_a_named_configuration_has_the_layers_of_its_name(name, sizes):
+    parser = ask.fit_parser()
+    options = ask.parse(parser, ["--config", name])
+    seen = data.Observation("images", "levels", (1, 28, 28), maximum=255)
+    story = build.build_story(parser, options, seen)
+    for network, expected in ((story.encoder.network, sizes), (story.likelihood.network, sizes[::-1])):
+        layers = [module for module in network.modules() if isinstance(module, torch.nn.Linear)]
+        assert [layers[0].in_features, *(layer.out_features for layer in layers)] == expected
+    assert isinstance(story.prior, priors.Flat)
+    assert options.pretrain > 0
+    assert len(stages(story)) == len(sizes) - 1
+
+
+def test_an_unknown_configuration_names_those_there_are():
+    with pytest.raises(FileNotFoundError, match=r"no configuration file hinton, .* hinton-salakhutdinov, stacked-784"):
+        ask.parse(ask.fit_parser(), ["--config", "hinton"])

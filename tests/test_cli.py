@@ -542,7 +542,14 @@ def test_a_comparison_is_a_table_figures_and_a_page(tiny_lineup, capsys):
     said = compared(capsys, *tiny_lineup, "--out", "DIR")
     assert {path.name for path in Path("DIR").iterdir()} == {"table.csv", "table.json", "report.html", "figures"}
     drawn = {path.stem for path in Path("DIR/figures").iterdir()}
-    assert drawn == {"bounds", "reconstructions", "latent-spaces", "learning-curves", "decoded-grid"}
+    assert drawn == {
+        "bounds",
+        "reconstructions",
+        "latent-spaces",
+        "kl-per-dimension",
+        "learning-curves",
+        "decoded-grid",
+    }
     assert all(path.read_bytes().startswith(PNG) for path in Path("DIR/figures").iterdir())
     page = References(Path("DIR/report.html").read_text(encoding="utf-8"))
     assert "script" not in page.tags

@@ -27,7 +27,7 @@ ALLOWED = {  # the layer of each file: what of ppvae it may import, by prefix
     "ppvae.scoring": ("inference", "models"),
     "ppvae.measure": ("data", "inference", "metrics"),
     "ppvae.lineup": ("arguments", "build", "data", "inference", "measure", "pretraining", "scoring", "train"),
-    "ppvae.figures": ("base", "data", "inference", "lineup", "models", "plots", "scoring", "train"),
+    "ppvae.figures": ("base", "data", "inference", "lineup", "measure", "models", "plots", "scoring", "train"),
     "ppvae.arguments": ("base", "data", "inference.objectives", "models", "networks", "train"),
     "ppvae.build": ("arguments", "data", "inference.objectives", "models"),
     "ppvae.runs": ("arguments", "build", "data", "inference", "models", "train"),

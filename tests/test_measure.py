@@ -41,6 +41,29 @@ def test_the_parts_of_the_divergence_are_those_of_the_guide_and_the_prior():
     assert 0 < found["mutual_information"] <= math.log(len(seen.test))
 
 
+def test_the_likelihood_of_a_reconstruction_is_that_of_x_at_the_code():
+    story, seen = story_of(), digits()
+    with torch.no_grad():
+        by_hand = -story.likelihood(story.encoder(seen.test).mean).log_prob(seen.test).mean().item()
+    assert measure.representation(story, seen)["neg_log_likelihood"] == pytest.approx(by_hand)
+
+
+def test_the_divergence_of_each_dimension_is_shown_where_there_is_one():
+    story, x = story_of(), digits().test
+    with torch.no_grad():
+        loc, scale = story.encoder(x).mean, story.encoder(x).stddev
+    by_hand = (0.5 * (loc**2 + scale**2 - 1) - scale.log()).mean(0)
+    torch.testing.assert_close(measure.kl_per_dimension(story, (x,)), by_hand.sort(descending=True).values)
+    for other in (
+        story_of(encoder=guides.PointMass),
+        story_of(encoder=guides.FullNormal),
+        story_of(prior=priors.GaussianMixture),
+        story_of(prior=priors.Flat),
+        story_of(story=stories.hierarchical),
+    ):
+        assert measure.kl_per_dimension(other, (x,)) is None
+
+
 def test_a_point_mass_and_a_flat_prior_have_no_divergence():
     for story in (story_of(encoder=guides.PointMass), story_of(prior=priors.Flat), PCA(digits().train, LATENT)):
         found = measure.representation(story, digits())

@@ -16,6 +16,7 @@ from ppvae.inference.programs import (
     is_auxiliary,
     is_point_mass,
     latent_sites,
+    log_density,
     placed,
     run,
     sample_sites,
@@ -61,6 +62,17 @@ def at_means(story: Story, batch: tuple[Tensor, ...]) -> poutine.Trace:
     """The guide's trace with every latent at its mean."""
     with evaluating(story), _AtMeans():
         return run(story.guide, batch, particles=1)
+
+
+@torch.no_grad()
+def reconstruction_log_likelihood(story: Story, data: Batch) -> Tensor:
+    """log p(x | z) at the guide's mean z, `(batch,)` nats."""
+    batch = placed(story, data)
+    trace = at_means(story, batch)
+    with evaluating(story):
+        model = run(poutine.replay(story.model, trace=trace), batch, particles=1)
+    observed = [log_density(site, 1, len(batch[0])) for site in sample_sites(model) if _is_data(site)]
+    return torch.stack(observed).sum(0)[0]
 
 
 @torch.no_grad()

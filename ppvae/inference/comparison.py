@@ -26,6 +26,7 @@ COLUMNS = {
     "naive_monte_carlo_error": "Monte Carlo standard error of that estimate",
     "naive_k_above": "share of test data with k-hat > 0.7 for that estimate",
     "reconstruction": "squared error per datum, features on a scale from 0 to 1",
+    "neg_log_likelihood": "-log p(x|z) at the guide's mean z, nats per datum",
     "active_units": "latent dimensions with Var_x(E_q[z|x]) > 0.01 of the prior's; of their mean under a flat prior",
     "kl": "KL(q(z|x) || p(z)), nats per datum: the next two together",
     "mutual_information": "I_q(x; z) over at most 500 test data, nats: at most the logarithm of their number",
