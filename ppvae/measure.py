@@ -13,11 +13,11 @@ from ppvae.data import Dataset
 from ppvae.inference.codes import (
     codes,
     decode,
-    generate,
     is_deterministic,
     prior_variance,
     reconstruct,
     reconstruction_log_likelihood,
+    simulate,
 )
 from ppvae.inference.importance import own_generators
 from ppvae.inference.programs import batch_for, evaluating, is_point_mass, latent_sites
@@ -56,7 +56,7 @@ def representation(story: Any, data: Dataset) -> dict[str, float]:
 
 
 def regularity(story: Any, data: Dataset) -> dict[str, float]:
-    """How regular the latent space is: continuity along paths between codes, completeness of decoded draws of p(z)."""
+    """How regular the latent space is: continuity along paths between codes, completeness of x ~ p(x | z), z ~ p(z)."""
     batch = batch_for(story, **data.tensors("test"))
     found = {"continuity": math.nan, "precision": math.nan, "recall": math.nan}
     if len(data.test) < 2:
@@ -69,7 +69,7 @@ def regularity(story: Any, data: Dataset) -> dict[str, float]:
     if len(data.test) > metrics.NEIGHBOURS and not data.observation.missing:
         with suppress(NotImplementedError), own_generators():  # a prior that cannot be drawn from
             torch.manual_seed(0)
-            samples = generate(story, batch)
+            samples = simulate(story, batch)
             if samples.isfinite().all():
                 found["precision"], found["recall"] = metrics.completeness(data.test.to(samples), samples)
     return found

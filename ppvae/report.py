@@ -87,7 +87,7 @@ def notes(seeds: int) -> list[str]:
         "naive: the same estimate with draws from the prior; where it is lower, the guide is the worse proposal",
         "recon. error: squared, summed over features on a scale from 0 to 1; active: latents that follow the data",
         "continuity: largest speed of the decoded datum along straight paths between codes, over its median; 1 is even",
-        "precision: the share of decoded draws from p(z) that are like test data; recall: of test data like such draws",
+        "precision: the share of draws from p(x) that lie among the test data; recall: of test data among such draws",
         "autoencoders: p(z) is a mixture of Gaussians fitted to their codes; -log p(x) is by a widened point mass",
         "1-NN and probe: accuracy of labels from the code, by its nearest neighbour and by logistic regression",
     ]

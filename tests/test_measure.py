@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ppvae import data, measure, metrics
-from ppvae.inference.codes import codes, decode, generate, reconstruct
+from ppvae.inference.codes import codes, decode, reconstruct, simulate
 from ppvae.models import PCA, VAE, assemble, guides, likelihoods, priors, stories
 
 LATENT = 3
@@ -95,7 +95,7 @@ def test_continuity_and_completeness_are_of_the_decoder_and_the_prior():
         by_hand = metrics.continuity(lambda z: story.likelihood(z).mean, starts, ends)
     assert found["continuity"] == pytest.approx(by_hand, rel=1e-4)
     torch.manual_seed(0)
-    assert (found["precision"], found["recall"]) == metrics.completeness(seen.test, generate(story, seen.test))
+    assert (found["precision"], found["recall"]) == metrics.completeness(seen.test, simulate(story, seen.test))
 
 
 def test_a_linear_decoder_with_orthonormal_axes_is_even():
@@ -137,3 +137,15 @@ def test_a_story_of_ones_own_needs_no_more_than_its_programs():
 
     assert not isinstance(Mine(), VAE)
     assert measure.regularity(Mine(), digits()) == measure.regularity(made, digits())
+
+
+def test_simulated_data_are_draws_of_the_model():
+    torch.manual_seed(0)
+    parts = (priors.StandardNormal, likelihoods.Bernoulli, guides.DiagonalNormal)
+    story = assemble(*parts, shape=(3,), latent=2).eval()
+    x = simulate(story, torch.zeros(20_000, 3))
+    assert set(x.unique().tolist()) == {0.0, 1.0}
+    with torch.no_grad():
+        share = story.likelihood(story.prior().sample((20_000,))).mean.mean(0)
+    error = (share * (1 - share) / 10_000).sqrt()
+    assert ((x.mean(0) - share).abs() < 4 * error).all()

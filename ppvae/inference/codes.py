@@ -148,11 +148,27 @@ def generate(story: Story, like: Batch) -> Tensor:
         return _observed_mean(run(story.model, batch, particles=1), batch)
 
 
+@torch.no_grad()
+def simulate(story: Story, like: Batch) -> Tensor:
+    """Draws x ~ p(x | z) with z from the prior, one per row of `like`, whose x does not matter: `(batch, features)`.
+
+    Draws come from torch's global generator: seed it, or fork it, at the edge.
+    """
+    batch = placed(story, like)
+    with evaluating(story):
+        trace = run(story.model, batch, particles=1)
+        return torch.cat([_by_datum(site["fn"], site["fn"].sample()) for site in _data_sites(trace, batch)], dim=-1)
+
+
 def _observed_mean(trace: poutine.Trace, batch: tuple[Tensor, ...]) -> Tensor:
-    """The means of the sites that observe a tensor of the batch as it is; of all that observe, where none does."""
+    return torch.cat([_by_datum(site["fn"], site["fn"].mean) for site in _data_sites(trace, batch)], dim=-1)
+
+
+def _data_sites(trace: poutine.Trace, batch: tuple[Tensor, ...]) -> list[Site]:
+    """The sites that observe a tensor of the batch as it is; all that observe, where none does."""
     sites = [site for site in sample_sites(trace) if _is_data(site)]
     given = [site for site in sites if any(site["value"] is part for part in batch)]  # not labels made from one
-    return torch.cat([_by_datum(site["fn"], site["fn"].mean) for site in given or sites], dim=-1)
+    return given or sites
 
 
 def _by_datum(fn: Any, value: Tensor) -> Tensor:
