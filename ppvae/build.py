@@ -55,6 +55,8 @@ def natural_likelihood(observation: Observation) -> dict[str, Any]:
 
 def complete(parser: ArgumentParser, options: Namespace, observation: Observation) -> Namespace:
     """Options with nothing left open: what the data decide is written out."""
+    if options.pretrain < 0:
+        raise ValueError(f"pretrain should be at least 0, got {options.pretrain}")
     options = options.clone()
     bound = find_objective(options.objective, options.objective_args).keywords
     written = {name: value for name, value in bound.items() if isinstance(value, bool | int | float | str | None)}

@@ -20,6 +20,7 @@ from ppvae.data import Dataset, Observation
 from ppvae.inference.comparison import group_results
 from ppvae.inference.importance import own_generators
 from ppvae.inference.programs import batch_for, scored
+from ppvae.measure import completeness_of_training_data
 from ppvae.pretraining import pretrain
 from ppvae.progress import console, track
 from ppvae.scoring import give_density, score, settle
@@ -125,6 +126,7 @@ def fit(options: Namespace) -> None:
         if options.pretrain:
             fitted = {name: options[name] for name in ("batch_size", "lr", "seed")}
             pretrain(story, batch_for(story, **dataset.drawn().tensors("train")), epochs=options.pretrain, **fitted)
+        name = options.story.class_path.rpartition(".")[2]
         history = train.History()
         broken: BaseException | None = None
         try:
@@ -138,7 +140,7 @@ def fit(options: Namespace) -> None:
         settle(story, batch_for(story, **dataset.drawn().tensors("train")))
         story.to("cpu")
         runs.write(folder, parser.dump(options), dataset.observation, story, history.epochs)
-        draw(lambda: figures.of_run(story, dataset, history), folder / "figures")
+        draw(lambda: figures.of_run(story, name, dataset, history), folder / "figures")
     last = history.epochs[-1]
     likelihood = getattr(story, "likelihood", None)
     named = f"; likelihood {type(likelihood).__name__}" if isinstance(likelihood, nn.Module) else ""
@@ -178,17 +180,15 @@ def evaluate(options: Namespace) -> None:
         raise ValueError(f"particles should be at least 1, got {options.particles}")
     run = runs.read(options.run)
     dataset = run.data()
-    drawn = dataset.drawn(options.seed)
-    given = give_density(run.story, batch_for(run.story, **drawn.tensors("train")))
-    tensors = drawn.tensors(options.split)
+    given = give_density(run.story, batch_for(run.story, **dataset.drawn().tensors("train")))
+    tensors = dataset.drawn(options.seed).tensors(options.split)
     evidence = score(run.story, batch_for(run.story, **tensors), options.particles, options.seed)
     path = runs.write_evidence(run, evidence, options.split, options.seed)
-    print(f"{options.split} split of {run.observation}\n{evidence}\nsaved in {path}")
+    print(f"{options.split} split of {run.observation}")
     if given:
         components = len(run.story.prior.weights)
-        print(
-            f"note: p(z) is a mixture of {components} Gaussians fitted to the training codes: the guide is a point mass"
-        )
+        print(f"the guide is a point mass: p(z) is a mixture of {components} Gaussians fitted to the training codes")
+    print(f"{evidence}\nsaved in {path}")
     if scored(run.story):
         print(f"note: these are figures of {scored(run.story)}: compare with their like only")
     if evidence.measure != run.observation.measure:
@@ -233,9 +233,18 @@ def compare(options: Namespace) -> None:
         page = folder / "report.html"
         report.write_page(f"ppvae compare: {options.data}", lead, groups, drawn, settings, page)
     report.print_tables(groups)
-    for line in [*report.notes(options.seeds), *(f"left out: {failure}" for failure in failed)]:
+    for line in [*report.notes(options.seeds), *references(shown), *(f"left out: {failure}" for failure in failed)]:
         print(line)
     print(f"\ntable, figures and page: {Path(options.out) / 'report.html'}")
+
+
+def references(fitted: Sequence[lineup.Fitted]) -> list[str]:
+    """What precision and recall are for real data, of each view: the scale to read them on."""
+    views = {figures.view(entry.data): entry.data for entry in fitted}
+    found = {name: completeness_of_training_data(data) for name, data in views.items()}
+    said = (f"{name}: {two.precision:.0%}, {two.recall:.0%}" for name, two in found.items() if two)
+    line = "; ".join(said)
+    return [f"precision and recall of as many training data, {line}"] if line else []
 
 
 def entries(options: Namespace, source: list[str], observation: Observation) -> list[lineup.Contender]:

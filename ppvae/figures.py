@@ -29,14 +29,15 @@ PATH, DRAWN = "E[x | z] along a straight path between two codes", "E[x | z] at d
 Figures = dict[str, tuple[Figure, str]]  # name: figure and caption
 
 
-def of_run(story: Any, data: Dataset, history: History) -> Figures:
+def of_run(story: Any, name: str, data: Dataset, history: History) -> Figures:
     """What `ppvae fit` leaves to look at."""
-    name, shape = type(story).__name__, data.observation.shape
+    shape = data.observation.shape
     x = batch_for(story, **data.tensors("test", SHOWN))
-    give_density(story, batch_for(story, **data.drawn().tensors("train")))  # to draw from: the run has kept its own
-    rows = {"test data": x[0], "reconstructions": reconstruct(story, x), "a path between two": path(story, data)}
+    given = give_density(story, batch_for(story, **data.drawn().tensors("train")))  # the run has kept its own
+    rows = {"reconstructions": reconstruct(story, x), "a path between two": path(story, data)}
     if not isinstance(getattr(story, "prior", None), priors.Flat):
-        rows["samples from the prior"] = samples(story, x)
+        rows["samples, p(z) fitted to the codes" if given else "samples from the prior"] = samples(story, x)
+    rows = {"test data": x[0]} | {row: _cut(images, x[0]) for row, images in rows.items()}
     plane = principal_plane(codes(story, batch_for(story, **data.tensors("test"))))
     return {
         "learning-curve": (plots.learning_curves({str(data.observation): {name: history}}, "Learning curve"), ""),
@@ -79,8 +80,8 @@ def of_comparison(fitted: Sequence[Fitted], groups: Sequence[Group]) -> Figures:
             plots.latent_spaces({entry.contender.name: _space(entry) for entry in stories}, labels, shape, SPACES),
             "Left, the test data's codes by label, in the plane of their two largest principal axes where there are "
             "more than two. Right, E[x | z] in equal steps from the code of one test datum to that of another, the "
-            "same two for all, and at draws of z from p(z): of a deterministic autoencoder, a mixture of Gaussians "
-            "fitted to its codes.",
+            "same two for all (with the labels, or the tree, of the first), and at draws of z from p(z): of a "
+            "deterministic autoencoder, a mixture of Gaussians fitted to its codes.",
         )
     divergences = {entry.contender.name: kl_per_dimension(entry.story, _shown(entry, None)) for entry in stories}
     apart = {name: found for name, found in divergences.items() if found is not None}
@@ -146,7 +147,10 @@ def samples(story: Any, like: Batch) -> Tensor:
 
 
 def path(story: Any, data: Dataset, steps: int = SHOWN) -> Tensor:
-    """E[x | z] in equal steps from the code of the first test datum to that of the first with another label."""
+    """E[x | z] in equal steps from the code of the first test datum to that of the first with another label.
+
+    What else a story is given, labels or a tree, is that of the first datum.
+    """
     other = 1 if len(data.test) > 1 else 0
     if data.test_labels is not None:
         other = next((i for i, label in enumerate(data.test_labels) if label != data.test_labels[0]), other)

@@ -198,5 +198,5 @@ def compete(
                 yield enter(parser, contender, views[view], seed, particles, progress)
             except NotFinite as error:
                 yield Failed(contender, seed, one_line(error).partition(";")[0])  # what broke, not what a fit keeps
-            except ValueError as error:
+            except Exception as error:  # a part of the user's may fail in any way; the others go on
                 yield Failed(contender, seed, one_line(error))

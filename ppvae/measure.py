@@ -56,7 +56,10 @@ def representation(story: Any, data: Dataset) -> dict[str, float]:
 
 
 def regularity(story: Any, data: Dataset) -> dict[str, float]:
-    """How regular the latent space is: continuity along paths between codes, completeness of x ~ p(x | z), z ~ p(z)."""
+    """How regular the latent space is: continuity along paths between codes, completeness of x ~ p(x | z), z ~ p(z).
+
+    Along the paths, what else a story is given, labels or a tree, is that of the first test datum.
+    """
     batch = batch_for(story, **data.tensors("test"))
     found = {"continuity": math.nan, "precision": math.nan, "recall": math.nan}
     if len(data.test) < 2:
@@ -73,6 +76,14 @@ def regularity(story: Any, data: Dataset) -> dict[str, float]:
             if samples.isfinite().all():
                 found["precision"], found["recall"] = metrics.completeness(data.test.to(samples), samples)
     return found
+
+
+def completeness_of_training_data(data: Dataset) -> metrics.Completeness | None:
+    """Precision and recall of as many training data as there are test data; None where there are too few."""
+    train, test = data.drawn().train[: len(data.test)], data.test
+    if len(train) <= metrics.NEIGHBOURS or len(test) <= metrics.NEIGHBOURS or data.observation.missing:
+        return None
+    return metrics.completeness(test, train)
 
 
 def kl_per_dimension(story: Any, batch: tuple[Tensor, ...]) -> Tensor | None:

@@ -152,7 +152,7 @@ def mutual_information(log_q: Tensor) -> Estimate:
     Hoffman & Johnson 2016, https://approximateinference.org/2016/accepted/HoffmanJohnson2016.pdf
 
     Args:
-        log_q: log q(z_n | x_m), nats, square, `(n, m)`: one draw z_n from q(z | x_n) of every datum.
+        log_q: log q(z_n | x_m), nats, square, `(n, m)`: one draw z_n from q(z | x_n), a density, of every datum.
 
     >>> mutual_information(torch.tensor([[0.0, -100.0], [-100.0, 0.0]]))  # log 2
     Estimate(value=0.6931471824645996, standard_error=0.0)

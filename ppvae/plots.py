@@ -33,6 +33,11 @@ def image_rows(rows: Mapping[str, Tensor], shape: tuple[int, ...], title: str) -
 
 
 def _strip(axis: Axes, images: Tensor, shape: tuple[int, ...]) -> None:
+    if len(shape) == 2:  # steps of features: one line a feature, the data side by side
+        for datum, steps in enumerate(images.reshape(-1, *shape).numpy()):
+            axis.set_prop_cycle(None)
+            axis.plot(datum * 1.2 * shape[0] + np.arange(shape[0]), steps, lw=0.8, alpha=0.8)
+        return
     if len(shape) != 3 or shape[0] not in {1, 3}:
         axis.plot(images.T.numpy(), lw=0.8, alpha=0.7)
         return
@@ -185,10 +190,11 @@ def bound_bars(groups: Sequence[Group], title: str) -> Figure:
             values = (row.mean["neg_elbo"], row.mean["neg_log_p"])
             for shift, bar, value in zip((-0.2, 0.2), (elbo[place], log_p[place]), values, strict=True):
                 if np.isfinite(bar):  # a point mass has no ELBO to speak of
-                    axis.annotate(f"{value:.1f}", (bar, place + shift), (4, 0), textcoords="offset points", **TEXT)
+                    text = f"{value:.1f}, the best" if bar == 0 and shift > 0 else f"{value:.1f}"
+                    axis.annotate(text, (bar, place + shift), (4, 0), textcoords="offset points", **TEXT)
         axis.set_yticks(places, [row.name for row in group.rows], fontsize=8)
         axis.invert_yaxis()
-        axis.set_xlim(0, 1.15 * np.nanmax(elbo + log_p) + 1e-9)
+        axis.set_xlim(0, max(1.15 * np.nanmax(elbo + log_p), 1.0))
         axis.set_title(f"{group.label}; the best is {best:.2f}", fontsize=9, loc="left")
         axis.grid(axis="x", alpha=0.3)
     handles, names = axes[0].get_legend_handles_labels()

@@ -18,6 +18,7 @@ HEADINGS = {
     "neg_elbo": "-ELBO",
     "neg_log_p": "-log p(x)",
     "behind": "behind best",
+    "ess": "ESS",
     "k_above": "k-hat>0.7",
     "naive_neg_log_p": "naive -log p",
     "reconstruction": "recon. error",
@@ -31,7 +32,7 @@ HEADINGS = {
 }
 DIGITS = {"ess": 0, "active_units": 0, "seconds": 1, "reconstruction": 3}
 PERCENT = {"k_above", "neighbour", "probe", "precision", "recall"}
-BOUNDED_BY = {"neg_log_p": "k_above", "naive_neg_log_p": "naive_k_above"}
+BOUNDED_BY = {"neg_log_p": "unreliable", "naive_neg_log_p": "naive_k_above"}
 WITH_ERROR = {"neg_log_p": "monte_carlo_error", "behind": "behind_error"}
 
 
@@ -82,7 +83,7 @@ def notes(seeds: int) -> list[str]:
         "nats per datum, lower is better; groups observe different things and are never ranked together",
         "-log p(x) ± its Monte Carlo error; 'behind best' ± its error paired over the test data",
         "k-hat>0.7: the share of test data whose estimate is unreliable",
-        "≤: that share is above 5 %: -log p(x) is likely lower than the figure by more than its error",
+        "≤: that share is above 5 %, or trees other than the guide's are left out: -log p(x) is likely lower",
         "~: a difference of such bounds, which need not be equally loose",
         "naive: the same estimate with draws from the prior; where it is lower, the guide is the worse proposal",
         "recon. error: squared, summed over features on a scale from 0 to 1; active: latents that follow the data",

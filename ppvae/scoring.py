@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ppvae.inference.codes import drawn_codes, is_deterministic
-from ppvae.inference.comparison import TOLERATED
 from ppvae.inference.importance import Evidence, importance, own_generators
 from ppvae.inference.laplace import laplace_sampling
 from ppvae.models import priors
@@ -38,9 +37,9 @@ def give_density(story: Any, data: tuple[Tensor, ...]) -> bool:
     for each of their dimensions. Ghosh et al. 2020, https://arxiv.org/abs/1903.12436
 
     Returns:
-        Whether it did: not where the guide has a density, or the prior is such a mixture already.
+        Whether it did: not where the guide has a density, the prior is such a mixture already, or depends on labels.
     """
-    bare = hasattr(story, "prior") and not isinstance(story.prior, priors.ExPost)
+    bare = hasattr(story, "prior") and not isinstance(story.prior, priors.ExPost) and not getattr(story, "given", False)
     if bare and is_deterministic(story, data):
         z = drawn_codes(story, data, site=_site(story))
         enough = len(torch.unique(z, dim=0)) // (5 * z.shape[-1])
@@ -50,10 +49,10 @@ def give_density(story: Any, data: tuple[Tensor, ...]) -> bool:
 
 
 def score(story: Any, data: tuple[Tensor, ...], particles: int, seed: int = 0, progress: bool = True) -> Evidence:
-    """log p(x) from the guide, or where it is a bad proposal or none from a widened point mass at its mean.
+    """log p(x) from the guide, or from a widened point mass at its mean for a datum of which it is a bad proposal.
 
-    A guide is a bad one where k-hat is above 0.7 for more than 5 % of the data; which of the two is taken is decided by
-    that share, never by the figure. The ELBO beside it is the guide's; a point mass has none.
+    It is a bad one where k-hat is above 0.7. Of the two estimates of such a datum the one with the smaller k-hat is
+    taken: never the figure decides, nor do other data. The ELBO beside it is the guide's; a point mass has none.
 
     Raises:
         NoDensity: an improper prior.
@@ -63,15 +62,23 @@ def score(story: Any, data: tuple[Tensor, ...], particles: int, seed: int = 0, p
         nothing = torch.full_like(found.elbo, torch.nan)
         return replace(found, elbo=nothing, elbo_standard_error=nothing)
     by_guide = importance(story, data, particles, seed, progress)
-    if by_guide.unreliable() <= TOLERATED or particles < 25:
+    bad = ~(by_guide.pareto_k <= 0.7)
+    if particles < 25 or not bad.any():
         return by_guide
     try:
-        widened = laplace_sampling(story, data, particles, seed, progress)
-    except (ValueError, NotImplementedError):  # a code that is no vector of real numbers, or a guide without a mean
+        widened = laplace_sampling(story, tuple(part[bad.to(part.device)] for part in data), particles, seed, progress)
+    except (ValueError, NotImplementedError, RuntimeError):  # no vector of real numbers, no mean, no second derivative
         return by_guide
-    if widened.unreliable() >= by_guide.unreliable():
-        return by_guide
-    return replace(widened, elbo=by_guide.elbo, elbo_standard_error=by_guide.elbo_standard_error)
+    better = bad.clone()
+    better[bad] = widened.pareto_k < by_guide.pareto_k[bad]
+    taken = better[bad]
+    parts = {}
+    for name in ("estimate", "standard_error", "ess", "pareto_k"):
+        parts[name] = getattr(by_guide, name).clone()
+        parts[name][better] = getattr(widened, name)[taken]
+    count = int(better.sum())
+    method = f"{by_guide.method}, for {count} of {len(bad)} data from a widened point mass at its mean"
+    return replace(by_guide, method=method if count else by_guide.method, **parts)
 
 
 def _site(story: Any) -> str:

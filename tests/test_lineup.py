@@ -11,6 +11,7 @@ from ppvae.arguments import fit_parser, parse
 from ppvae.inference import elbo, prior_sampling
 from ppvae.inference.codes import codes, prior_variance, reconstruct
 from ppvae.inference.comparison import group_results
+from ppvae.inference.programs import batch_for
 from ppvae.models import assemble, guides, likelihoods, linear, priors
 from ppvae.scoring import score
 
@@ -192,3 +193,20 @@ def test_the_plane_is_decoded_of_a_story_whose_z_has_that_prior():
     assert "decoded-grid" in drawn("--latent 2")
     others = drawn("--latent 2 --story hierarchical", "--latent 2 --story conditional", "--latent 2 --prior Laplace")
     assert others == drawn("--latent 2") - {"decoded-grid"}
+
+
+def test_a_contender_may_be_pretrained():
+    words = "--story autoencoder --prior Flat --scaling unit --network.hidden [8]"
+    plain, pretrained = compete(*made(one=words, two=f"{words} --pretrain 3"))
+    assert pretrained.history.loss[0] < plain.history.loss[0]
+
+
+def test_an_ex_post_prior_is_of_many_draws_for_a_datum():
+    """The mean and the covariance of ten draws for each of a thousand codes, not of the codes."""
+    (found,) = compete(*made(one="--prior ExPost --prior.components 1"))
+    seen = batch_for(found.story, **digits().tensors("train"))
+    q = found.story.encoder(*seen)
+    spread = torch.cov(q.mean.T).diagonal() + q.variance.mean(0)
+    covariance = found.story.prior().component_distribution.covariance_matrix[0]
+    draws = 10_000 // len(seen[0]) * len(seen[0])
+    torch.testing.assert_close(covariance.diagonal(), spread, rtol=4 * (2 / draws) ** 0.5, atol=0)

@@ -1,5 +1,9 @@
 """Which density and which proposal a story is scored with."""
 
+from dataclasses import replace
+from functools import partial
+
+import pyro
 import pytest
 import torch
 from known import LinearGaussian
@@ -7,7 +11,7 @@ from torch import nn
 
 from ppvae.inference import importance, laplace_sampling
 from ppvae.inference.codes import codes
-from ppvae.models import Autoencoder, assemble, guides, likelihoods, priors
+from ppvae.models import Autoencoder, assemble, guides, likelihoods, priors, stories
 from ppvae.scoring import give_density, score
 
 
@@ -30,11 +34,71 @@ def test_a_bad_guide_gives_way_to_a_widened_point_mass_and_keeps_its_elbo():
     known = LinearGaussian()
     x, story = known.data(5), known.story(widen=0.2, shift=0.3)
     found = score(story, (x,), 1000)
-    assert same(found, laplace_sampling(story, x, 1000))
+    assert torch.equal(found.estimate, laplace_sampling(story, x, 1000).estimate)
+    assert found.method.endswith("for 5 of 5 data from a widened point mass at its mean")
     assert torch.equal(found.elbo, importance(story, x, 1000).elbo)
     assert found.unreliable() == 0
     exact = known.marginal().log_prob(x)
     assert ((found.estimate - exact).abs() < 4 * found.standard_error).all()
+
+
+def half_bad(data=40):
+    """A guide that is exact for x with a positive first feature, and far too narrow elsewhere."""
+    known = LinearGaussian()
+    exact, narrow = known.story(), known.story(widen=0.1)
+
+    class Halves(nn.Module):
+        parts = nn.ModuleList([exact, narrow])
+
+        def model(self, x):
+            return exact.model(x)
+
+        def guide(self, x):
+            a, b = exact.encoder(x).base_dist, narrow.encoder(x).base_dist
+            scale = torch.where(x[:, :1] > known.bias[0], a.scale, b.scale)
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", pyro.distributions.Normal(a.loc, scale).to_event(1))
+
+    return known, Halves(), known.data(data)
+
+
+def test_each_datum_has_the_proposal_of_its_own_k_hat_whatever_the_others_have():
+    known, story, x = half_bad()
+    good = x[:, 0] > known.bias[0]
+    together = score(story, (x,), 500)
+    by_guide, widened = importance(story, x, 500), laplace_sampling(story, x, 500)
+    bad = by_guide.pareto_k > 0.7
+    assert bad[~good].any()
+    assert not bad[good].any()
+    for name in ("estimate", "standard_error", "ess", "pareto_k"):
+        expected = torch.where(bad, getattr(widened, name), getattr(by_guide, name))
+        torch.testing.assert_close(getattr(together, name), expected, atol=1e-9, rtol=0)
+    apart = torch.cat([score(story, (row,), 500).estimate for row in x.split(1)])
+    torch.testing.assert_close(together.estimate, apart, atol=1e-9, rtol=0)
+    assert f"for {int(bad.sum())} of 40 data" in together.method
+
+
+def test_the_figure_does_not_decide(monkeypatch):
+    """A proposal with a higher estimate and a larger k-hat is not taken."""
+    _, story, x = half_bad(10)
+
+    def higher(*arguments):
+        found = laplace_sampling(*arguments)
+        return replace(found, estimate=found.estimate + 100, pareto_k=torch.full_like(found.pareto_k, 99.0))
+
+    monkeypatch.setattr("ppvae.scoring.laplace_sampling", higher)
+    assert same(score(story, (x,), 100), importance(story, x, 100))
+
+
+def test_a_prior_that_depends_on_labels_stays():
+    torch.manual_seed(0)
+    parts = (priors.StandardNormal, likelihoods.Normal, guides.PointMass)
+    story = assemble(
+        *parts, shape=(5,), latent=2, classes=3, story=partial(stories.conditional, prior_given_labels=True)
+    )
+    data = (torch.randn(9, 5), torch.arange(9) % 3)
+    assert not give_density(story, data)
+    assert score(story, data, 50).estimate.isfinite().all()
 
 
 def test_it_stays_where_the_other_is_no_better_or_impossible():

@@ -13,7 +13,7 @@ class MergeOrder(TorchDistribution):
 
     order[t] from 0 to n - 2 - t says where the left one of the pair stands that is merged at step t, among the n - t
     nodes that are then left. An order is a binary tree over the n and says which merge came before which: several
-    orders can be of one tree (Catalan's number counts those).
+    orders can be of one tree (Catalan's number counts those), whose probability is all of theirs: `log_orders`.
 
     Args:
         steps: n, at least 2.
@@ -61,3 +61,25 @@ class MergeOrder(TorchDistribution):
     def mean(self) -> Tensor:
         """There is none, as for other names: a tree is no amount."""
         return self.last.new_full(self._extended_shape(), torch.nan)
+
+
+def log_orders(order: Tensor) -> Tensor:
+    """The logarithm of how many orders build the same tree as this one, `(..., n - 1)` to `(...)`.
+
+    (n - 1)! over the product, over all inner nodes, of how many inner nodes stand under each and itself: the hook
+    length formula for trees. Knuth 1973, The Art of Computer Programming, volume 3, section 5.1.4, exercise 20
+
+    >>> log_orders(torch.tensor([[0, 0, 0], [0, 1, 0]])).exp()  # a chain; two pairs, either of them first
+    tensor([1., 2.])
+    """
+    rows = order.long().reshape(-1, order.shape[-1])
+    count = rows.shape[-1]
+    real = order.dtype if order.is_floating_point() else torch.get_default_dtype()
+    sizes = torch.zeros(len(rows), count + 1, dtype=real, device=order.device)  # inner nodes under every node left
+    total = torch.full_like(sizes[:, 0], math.lgamma(count + 1))
+    for at in rows.split(1, dim=-1):
+        merged = 1 + sizes.gather(1, at) + sizes.gather(1, at + 1)
+        place = torch.arange(sizes.shape[1] - 1, device=order.device)
+        sizes = sizes.gather(1, place + (place > at)).scatter(1, at, merged)
+        total = total - merged.log().squeeze(1)
+    return total.reshape(order.shape[:-1])

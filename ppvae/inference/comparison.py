@@ -21,6 +21,7 @@ COLUMNS = {
     "behind_error": "standard error of that difference, paired by datum (test sampling and Monte Carlo)",
     "ess": "mean effective sample size per datum",
     "k_above": "share of test data with Pareto k-hat > 0.7: there the estimate is unreliable, likely too pessimistic",
+    "unreliable": "share of test data whose figure is a bound: that share, or all where a part of p(x) is left out",
     "behind_bound": "1 where that difference is one of bounds: k-hat is above 0.7 for over 5 % of either's data",
     "naive_neg_log_p": "the same estimate with draws from the prior, log 1/n sum p(x|z_i): what the guide buys",
     "naive_monte_carlo_error": "Monte Carlo standard error of that estimate",
@@ -127,6 +128,7 @@ def _pool(evidences: Sequence[Evidence]) -> Evidence:
         bound=first.bound,
         particles=first.particles,
         method=first.method,
+        held=first.held,
         measure=first.measure,
     )
 
@@ -173,6 +175,7 @@ def _figures(result: Result) -> dict[str, float]:
         figures["monte_carlo_error"] = float(summary["monte_carlo_error"])
         figures["ess"] = float(summary["ess"])
         figures["k_above"] = float(summary["pareto_k_above_0.7"])
+        figures["unreliable"] = result.evidence.unreliable()
     if result.naive is not None:
         naive = result.naive.summary()
         figures["naive_neg_log_p"] = -float(naive["log_p"])

@@ -61,6 +61,7 @@ class Evidence:
     particles: int  # K
     method: str
     measure: str = "mass"  # whether p(x) is a probability mass or a density, by the support of what is observed
+    held: str = ""  # a discrete latent of which one value alone is counted: the estimate is then a bound the more
 
     def summary(self) -> dict[str, float | str]:
         """Means over the data with their two errors, kept apart; nats per datum."""
@@ -78,12 +79,15 @@ class Evidence:
             "elbo": self.elbo.mean().item(),
             "elbo_monte_carlo_error": _error_of_mean(self.elbo_standard_error),
             "ess": self.ess.mean().item(),
-            "pareto_k_above_0.7": self.unreliable() if self.particles >= 25 else float("nan"),
+            "pareto_k_above_0.7": self._k_above() if self.particles >= 25 else float("nan"),
             "verdict": self.verdict(),
         }
 
     def unreliable(self) -> float:
-        """Share of the data whose k-hat is above 0.7, or unknown."""
+        """Share of the data whose k-hat is above 0.7, or unknown; all of them, where a part of p(x) is left out."""
+        return 1.0 if self.held else self._k_above()
+
+    def _k_above(self) -> float:
         return (~(self.pareto_k <= 0.7)).double().mean().item()
 
     def verdict(self) -> str:
@@ -93,6 +97,8 @@ class Evidence:
             return f"unreliable: no draw had any weight for {lost} of the data"
         if self.particles < 25:
             return "unchecked: Pareto k-hat needs at least 25 particles"
+        if self.held:
+            return f"a lower bound: of the values of '{self.held}' one alone is counted, and the others add to log p(x)"
         share = self.unreliable()
         if share == 0:
             return "no sign of trouble: k-hat is at most 0.7 for every datum (a mode that no draw visits goes unseen)"
@@ -240,7 +246,10 @@ def check_proper(story: Story, datum: tuple[Tensor, ...]) -> list[Site]:
     sites = list(sample_sites(run(poutine.replay(story.model, trace=guide), datum, particles=1)))
     for site in sites:
         if isinstance(site["fn"], dist.ImproperUniform) and not site["is_observed"]:
-            raise NoDensity(f"evidence needs a proper prior; that of site '{site['name']}' integrates to no number")
+            raise NoDensity(
+                f"evidence needs a proper prior; that of site '{site['name']}' integrates to no number: "
+                "take another, or put priors.ex_post(codes) in its place"
+            )
     return sites
 
 

@@ -1,10 +1,12 @@
 """The Laplace approximation at every datum's code, and importance sampling from it: a point mass, widened."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from pyro.distributions import constraints
+from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
@@ -13,11 +15,13 @@ from ppvae.inference.checks import check_data, hot_loop
 from ppvae.inference.codes import at_codes, at_means, code_sites
 from ppvae.inference.importance import Evidence, check_proper, estimate, own_generators
 from ppvae.inference.programs import (
+    Site,
     as_seen,
     evaluating,
     is_auxiliary,
     is_point_mass,
     latent_sites,
+    log_density,
     placed,
     support_of,
 )
@@ -73,8 +77,9 @@ def laplace_sampling(
 
     It needs no guide with a density: that of a deterministic autoencoder says where to begin, and q is
     N(m, widening^2 H^-1) at the mode uphill of it. Wider than the posterior is the safe side: the weights of a proposal
-    with too short tails have no variance. A discrete site that is no code (a tree) stays what the guide says; the part
-    of p(x) that other values have is left out then, so that the figure is a lower bound the more.
+    with too short tails have no variance. The ELBO beside it is that of q. A discrete site that is no code (a tree)
+    stays what the guide says; the part of p(x) that its other values have is left out then: `Evidence.held` names it,
+    and no diagnostic of the weights can see it.
 
     Arguments, streams and errors are those of `importance`; a mode is found to the last digits of the arithmetic, which
     may depend on the other data it is searched with.
@@ -96,33 +101,38 @@ def laplace_sampling(
     found = laplace(story, batch, steps)
     proposals = (found.loc, widening * found.scale_tril)
     method = "importance sampling from a widened point mass, the Laplace approximation"
-    return estimate(story, batch, _weigh, particles, seed, progress, method, proposals)
+    evidence = estimate(story, batch, _weigh, particles, seed, progress, method, proposals)
+    with torch.no_grad():
+        held = held_sites(at_means(story, as_seen(story, tuple(part[:1] for part in batch))))
+    return replace(evidence, held=", ".join(site["name"] for site in held))
 
 
 def _weigh(story: Story, datum: Batch, particles: int, loc: Tensor, scale_tril: Tensor) -> Tensor:
     q = MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
     z = q.sample((particles,))  # (particles, 1, latent)
-    latents = at_codes(at_means(story, tuple(datum)), z)
-    return log_joint(story, datum, _for_all(latents, particles), particles) - q.log_prob(z)
+    guide = at_means(story, tuple(datum))
+    latents = {name: value.expand(particles, *value.shape[1:]) for name, value in at_codes(guide, z).items()}
+    held = sum(log_density(site, 1, 1) for site in held_sites(guide))  # a discrete site that stays where it is
+    return log_joint(story, datum, latents, particles) - q.log_prob(z) - held
 
 
-def _for_all(latents: dict[str, Tensor], particles: int) -> dict[str, Tensor]:
-    return {name: value.expand(particles, *value.shape[1:]) for name, value in latents.items()}
+def held_sites(guide: Trace) -> list[Site]:
+    """Latents that are no code."""
+    codes = {site["name"] for site in code_sites(guide)}
+    return [site for site in latent_sites(guide) if site["name"] not in codes]
 
 
 def _of_rows(story: Story, batch: tuple[Tensor, ...], steps: int) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         trace = at_means(story, batch)
-        sites = code_sites(trace)
-        start = torch.cat([site["value"].flatten(2) for site in sites], dim=-1)[0]  # (batch, latent)
+        start = torch.cat([site["value"].reshape(1, len(batch[0]), -1) for site in code_sites(trace)], dim=-1)[0]
 
     def log_p(z: Tensor) -> Tensor:
         return log_joint(story, batch, at_codes(trace, z.unsqueeze(0)), particles=1)[0]
 
-    z = climb(log_p, start, steps)
-    values, axes = curvature(log_p, z)[1:]
-    root = axes * values.rsqrt().unsqueeze(-2)  # root root' = H^-1; a QR decomposition makes a triangle of it
-    triangle = torch.linalg.qr(root.mT).R.mT
+    z = climb(log_p, start, steps)  # (batch, latent)
+    _, root = curvature(log_p, z)
+    triangle = torch.linalg.qr(root.mT).R.mT  # the triangle L with L L' = root root'
     signs = triangle.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
     return z, triangle * signs
 
@@ -131,8 +141,8 @@ def climb(log_p: Callable[[Tensor], Tensor], z: Tensor, steps: int) -> Tensor:
     """Newton steps uphill from z, `(batch, latent)`, each datum by itself; log_p is `(batch, latent)` to `(batch,)`."""
     best = log_p(z).detach()
     for _ in range(steps):
-        gradient, values, axes = curvature(log_p, z)
-        step = (axes @ ((axes.mT @ gradient.unsqueeze(-1)) / values.unsqueeze(-1))).squeeze(-1)
+        gradient, root = curvature(log_p, z)
+        step = (root @ (root.mT @ gradient.unsqueeze(-1))).squeeze(-1)
         climbed = torch.zeros_like(best, dtype=torch.bool)
         for shorter in (1.0, 0.5, 0.2, 0.05):
             tried = z + shorter * step
@@ -146,25 +156,29 @@ def climb(log_p: Callable[[Tensor], Tensor], z: Tensor, steps: int) -> Tensor:
     return z
 
 
-def curvature(log_p: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradient `(batch, latent)`, and the absolute eigenvalues and the eigenvectors of the Hessian of log_p at z.
+def curvature(log_p: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of log_p at z, `(batch, latent)`, and R with R R' = |H|^-1, `(batch, latent, latent)`.
 
-    An eigenvalue is at least a millionth of the largest: a flat direction has a wide proposal, not an infinite one.
+    |H| has the Hessian's eigenvectors and the absolute values of its eigenvalues, on a scale on which no dimension is
+    curved more than another: codes may differ in size by many orders. There an eigenvalue is at least a millionth of
+    the largest: a flat direction has a wide proposal, not an infinite one.
     """
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(log_p(z).sum(), z, create_graph=True)
         rows = [_derivative(column.sum(), z) for column in gradient.unbind(-1)]
-    hessian = torch.stack(rows, dim=-2)
-    gradient = gradient.detach()
+    hessian, gradient = torch.stack(rows, dim=-2), gradient.detach()
     lost = ~(hessian.isfinite().all(-1).all(-1) & gradient.isfinite().all(-1))
     if lost.any():
         raise ValueError(
             f"log p(x, z) should be finite and smooth at a code; it is not for {int(lost.sum())} of the data"
         )
-    values, axes = torch.linalg.eigh((hessian + hessian.mT) / 2)
+    length = hessian.norm(dim=-1)
+    scale = torch.where(length > 0, length, 1).rsqrt()  # (batch, latent)
+    values, axes = torch.linalg.eigh(scale.unsqueeze(-1) * (hessian + hessian.mT) / 2 * scale.unsqueeze(-2))
     values = values.abs()
-    return gradient, values.clamp_min(1e-6 * values.amax(-1, keepdim=True)).clamp_min(torch.finfo(z.dtype).tiny), axes
+    values = values.clamp_min(1e-6 * values.amax(-1, keepdim=True)).clamp_min(torch.finfo(z.dtype).tiny)
+    return gradient, scale.unsqueeze(-1) * axes * values.rsqrt().unsqueeze(-2)
 
 
 def _derivative(value: Tensor, z: Tensor) -> Tensor:

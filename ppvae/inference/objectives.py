@@ -24,7 +24,7 @@ def elbo(story: Story, data: Batch, particles: int = 1) -> Tensor:
         data: `(batch, features)`, or a tuple of tensors of equal length.
         particles: draws per datum.
     """
-    log_w, log_score = weigh(story, data, particles, scaled=True)  # (particles, batch)
+    log_w, log_score, _ = weigh(story, data, particles, scaled=True)  # (particles, batch)
     if log_score is not None:
         # E[grad log q] = 0: the 1 takes away that term of log_w's own gradient, which would only add variance
         log_w = log_w + (log_w.detach() + 1) * (log_score - log_score.detach())
@@ -68,16 +68,16 @@ def enumerated_elbo(story: Story, data: Batch, particles: int = 1, nesting: int 
 def iwae(story: Story, data: Batch, particles: int = 50) -> Tensor:
     """-log 1/K sum_k w_k, nats per datum. Burda et al. 2016, https://arxiv.org/abs/1509.00519
 
-    Sites whose draws pass no gradient get the score-function term of the whole bound. `poutine.scale` and factors in
-    the guide are left out: a scaled weight bounds nothing.
+    Sites whose draws pass no gradient get the score-function term of the whole bound. Factors in the guide are added to
+    the loss outside the logarithm. `poutine.scale` is left out: a scaled weight bounds nothing.
 
     Args:
         story: any object with `model` and `guide`.
         data: `(batch, features)`, or a tuple of tensors of equal length.
         particles: K, draws per datum.
     """
-    log_w, log_score = weigh(story, data, particles)
-    bound = log_mean_exp(log_w)  # (batch)
+    log_w, log_score, factors = weigh(story, data, particles)
+    bound = log_mean_exp(log_w) - factors.mean(0)  # (batch)
     if log_score is not None:
         log_score = log_score.sum(0)
         bound = bound + bound.detach() * (log_score - log_score.detach())

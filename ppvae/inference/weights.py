@@ -27,6 +27,7 @@ class Draws(NamedTuple):
     latents: dict[str, Tensor]  # name: (particles, batch, ...)
     log_q: Tensor  # (particles, batch), nats
     log_score: Tensor | None  # the part of log_q whose sites pass no gradient through their draws, or None
+    factors: Tensor  # (particles, batch): the guide's factors, which log_q holds for an objective alone
     trace: poutine.Trace
 
 
@@ -43,8 +44,11 @@ def draw(story: Story, data: Batch, particles: int = 1, scaled: bool = False) ->
     terms = {site["name"]: log_density(site, particles, len(batch[0]), scaled) for site in sites}
     scores = [terms[site["name"]] for site in sites if not (site["fn"].has_rsample or site["is_observed"])]
     latents = {site["name"]: site["value"] for site in latent_sites(trace) if not is_auxiliary(site)}
-    log_q = torch.stack(list(terms.values())).sum(0) if terms else batch[0].new_zeros(particles, len(batch[0]))
-    return Draws(latents, log_q, torch.stack(scores).sum(0) if scores else None, trace)
+    nothing = batch[0].new_zeros(particles, len(batch[0]))
+    log_q = torch.stack(list(terms.values())).sum(0) if terms else nothing
+    given = [log_density(site, particles, len(batch[0]), scaled) for site in sample_sites(trace) if site["is_observed"]]
+    factors = torch.stack(given).sum(0) if given else nothing
+    return Draws(latents, log_q, torch.stack(scores).sum(0) if scores else None, factors, trace)
 
 
 def _check_auxiliary(sites: list[Any]) -> None:
@@ -117,14 +121,18 @@ def sum_sites(sites: Any, particles: int, batch: int, scaled: bool = False) -> T
     return torch.stack([log_density(site, particles, batch, scaled) for site in sites]).sum(0)
 
 
-def weigh(story: Story, data: Batch, particles: int, scaled: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Log-weights `(particles, batch)` and the score-function part of log q, or None: what objectives reduce."""
+def weigh(story: Story, data: Batch, particles: int, scaled: bool = False) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Log-weights `(particles, batch)`, the score-function part of log q, or None, and the guide's factors."""
     batch = as_batch(data)
     draws = draw(story, batch, particles, scaled)
     trace = joint_trace(story, batch, draws.latents, particles)
     check_one_plate(draws.trace, trace)
     check_measures(draws.trace, trace)
-    return sum_sites(sample_sites(trace), particles, len(batch[0]), scaled) - draws.log_q, draws.log_score
+    return (
+        sum_sites(sample_sites(trace), particles, len(batch[0]), scaled) - draws.log_q,
+        draws.log_score,
+        draws.factors,
+    )
 
 
 def log_weights(story: Story, data: Batch, particles: int = 1) -> Tensor:

@@ -60,7 +60,7 @@ class KLSparsity:
     """
 
     rho: float = 0.05
-    weight: float = 3.0
+    weight: float = 100.0
 
     def __post_init__(self) -> None:
         if not 0 < self.rho < 1:
@@ -101,6 +101,10 @@ class Contraction:
             at_least_one("projections", self.projections)
 
     def __call__(self, story: VAE, x: Tensor, z: Tensor) -> Tensor:
+        with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # recurrent layers ask for both
+            return self.weight * self._norm(story, x)
+
+    def _norm(self, story: VAE, x: Tensor) -> Tensor:
         code, pull = torch.func.vjp(lambda x: story.encoder(x).mean, x)  # type: ignore[misc]
         if self.projections is None:
             directions = torch.eye(code.shape[-1]).to(code).unsqueeze(1).expand(-1, *code.shape)
@@ -108,7 +112,7 @@ class Contraction:
             signs = torch.randint(0, 2, (self.projections, *code.shape), device=code.device)
             directions = (2 * signs - 1).to(code) / self.projections**0.5
         rows = torch.func.vmap(lambda v: pull(v)[0])(directions)  # (directions, batch, features)
-        return self.weight * rows.square().sum((0, -1))
+        return rows.square().sum((0, -1))
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ def autoencoder(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -
     https://www.deeplearningbook.org/contents/autoencoders.html
 
     Args:
-        prior: makes p(z).
+        prior: makes p(z): `Flat` for the plain autoencoder; the command line's N(0, I) is MAP.
         likelihood: makes p(x | z).
         encoder: not used: the guide is a point mass.
         sizes: of the data and the code, and the family of the networks.
@@ -157,7 +161,7 @@ def autoencoder(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -
 
 
 def sparse(
-    prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes, rho: float = 0.05, weight: float = 3.0
+    prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes, rho: float = 0.05, weight: float = 100.0
 ) -> VAE:
     """`autoencoder` with codes from 0 to 1, and weight * sum_j KL(rho || mean of z_j over the batch) beside its loss.
 
@@ -170,7 +174,7 @@ def sparse(
         encoder: not used: the guide is a point mass.
         sizes: of the data and the code, and the family of the networks.
         rho: the share of the data that a unit should be on for.
-        weight: of the penalty, in nats per datum.
+        weight: of the penalty, in nats per datum: the mean of a code comes to rho only where it outweighs the loss.
 
     >>> from ppvae.models import assemble, guides, likelihoods, priors
     >>> parts = (priors.Flat, likelihoods.Normal, guides.PointMass)
@@ -212,6 +216,9 @@ def denoising(
     >>> bool((story.encoder(torch.ones(9, 3)).mean != story.encoder(torch.ones(9, 3)).mean).any())
     True
     """
+    if corruption != "gaussian" and not 0 <= amount <= 1:
+        raise ValueError(f"amount should be from 0 to 1, a share of the elements, got {amount}")
+    not_negative("amount", amount)
     if corruption == "masking":
         noise: nn.Module = Masking(amount)
     elif corruption == "gaussian":
@@ -253,6 +260,7 @@ def contractive(
     one_layer = getattr(sizes.network, "hidden", None) == []
     if projections is None and not one_layer:
         projections = 1
+    not_negative("weight", weight)
     penalty = Contraction(weight / sizes.input_scale**2, projections)  # dz/d(s x) = dz/dx / s
     return _deterministic(prior, likelihood, sizes, penalty)
 

@@ -56,8 +56,9 @@ def zeros_where_missing(x: Tensor, mask: Tensor) -> Tensor:
         ValueError: a mask of another shape than x.
     """
     if mask.shape != x.shape:
+        lengths = "; lengths are for the story `sequence`" if mask.dim() == 1 else ""
         raise ValueError(
             f"mask should have the shape of x, {tuple(x.shape)}, got {tuple(mask.shape)}: a batch is (x, mask) or "
-            "(x, mask, library), the mask true where x is observed"
+            f"(x, mask, library), the mask true where x is observed{lengths}"
         )
     return torch.where(mask.bool(), x, 0)

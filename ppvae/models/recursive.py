@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ppvae import networks
 from ppvae.base import Encoder, Likelihood, Prior
-from ppvae.distributions.merge_order import MergeOrder
+from ppvae.distributions.merge_order import MergeOrder, log_orders
 from ppvae.models.beside import side_by_side
 from ppvae.models.checks import not_negative
 from ppvae.models.guides import PointMass
@@ -23,9 +23,10 @@ class RecursiveAutoencoder(nn.Module):
     """tree ~ uniform, z ~ p(z), x ~ p(x | z, tree), with the guide tree = the greedy one, z ~ q(z | x).
 
     The tree is an order in which the steps of a sequence are merged, two neighbours at a time, until one is left
-    (`MergeOrder`). The guide's is a point mass on the one that merges, step after step, the pair whose merge loses
-    least. What its merges lose is a factor of the guide: an objective adds it to its loss, and no log-weight and no
-    evidence ever holds it. Socher et al. 2011, https://dl.acm.org/doi/10.5555/2145432.2145450
+    (`MergeOrder`). The guide's is the one that merges, step after step, the pair whose merge loses least: a point mass
+    on that tree, all of whose orders are equally likely and say the same of x. What its merges lose is a factor of the
+    guide: an objective adds it to its loss, and no log-weight and no evidence ever holds it. Socher et al. 2011,
+    https://dl.acm.org/doi/10.5555/2145432.2145450
 
     Args:
         prior: p(z).
@@ -63,9 +64,11 @@ class RecursiveAutoencoder(nn.Module):
         register(self)
         order, pairs, parents = self.tree(x)
         lost = self.tree.cell.loss(pairs, parents).sum(-1)  # (batch)
+        order = order.to(x)
+        tree = dist.Delta(order, log_density=-log_orders(order), event_dim=1)  # as good as any order that builds it
         structure: Any = {"code": False}  # what readers of codes skip: its numbers are names of places
         with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("tree", dist.Delta(order.to(x), event_dim=1), infer=structure)
+            pyro.sample("tree", tree, infer=structure)
             pyro.factor("merges", self.weight * lost, has_rsample=True)
             return pyro.sample("z", self.encoder(x))
 

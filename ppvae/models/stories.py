@@ -61,7 +61,7 @@ def pca(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> VAE:
     torch.Size([5, 2])
     """
     x = sizes.x if sizes.x is not None else torch.randn(sizes.features, sizes.features)
-    return PCA(x, min(sizes.latent, sizes.features)).requires_grad_(False)
+    return PCA(x, sizes.latent).requires_grad_(False)
 
 
 def ppca(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Linear:
@@ -140,5 +140,13 @@ def assemble(
     >>> story.encoder.network[-1].out_features
     4
     """
+    makers = {"prior": prior, "likelihood": likelihood, "encoder": encoder, "story": story}
+    for name, make in makers.items():
+        if not callable(make):
+            raise ValueError(
+                f"{name} should be a class or a function of this package's, or one like them, got {make!r}"
+            )
+    if not hasattr(network, "encoder") or isinstance(network, type):
+        raise ValueError(f"network should be a family such as networks.MLP([200]), got {network!r}")
     sizes = Sizes(shape, latent, network, input_scale, x, maximum, classes, output_bias)
     return story(prior, likelihood, encoder, sizes)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.special import comb
 
-from ppvae.distributions.merge_order import MergeOrder
+from ppvae.distributions.merge_order import MergeOrder, log_orders
 
 
 def orders(steps):
@@ -99,3 +99,15 @@ def test_draws_are_of_the_dtype_that_is_asked_for():
 def test_a_single_step_has_no_neighbour():
     with pytest.raises(ValueError, match="steps should be at least 2, so that there are neighbours to merge, got 1"):
         MergeOrder(1)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4, 5, 6])
+def test_the_orders_of_a_tree_are_counted_as_by_enumeration(steps):
+    every = list(product(*(range(steps - 1 - t) for t in range(steps - 1))))
+    trees = Counter(tree(order) for order in every)
+    assert len(trees) == math.comb(2 * steps - 2, steps - 1) // steps  # Catalan's number
+    expected = torch.tensor([math.log(trees[tree(order)]) for order in every])
+    torch.testing.assert_close(log_orders(torch.tensor(every)), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(log_orders(torch.tensor(every).double()), expected.double())
+    many = torch.tensor(every).expand(3, -1, -1)
+    torch.testing.assert_close(log_orders(many), expected.expand(3, -1), atol=1e-5, rtol=0)

@@ -6,7 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from known import LinearGaussian
+from known import LinearGaussian, affine
 from torch import nn
 
 from ppvae import networks
@@ -85,8 +85,46 @@ def test_newton_steps_go_uphill_and_a_saddle_is_left():
 
     z = climb(log_p, torch.tensor([[0.01, 0.5], [-3.0, -2.0], [1.0, 0.0]]).double(), steps=30)
     torch.testing.assert_close(z, torch.tensor([[1.0, 0], [-1, 0], [1, 0]]).double(), atol=1e-6, rtol=0)
-    _, values, _ = curvature(log_p, torch.tensor([[0.0, 0.0]]).double())
-    torch.testing.assert_close(values.sort().values, torch.tensor([[2.0, 4.0]]).double())
+    _, root = curvature(log_p, torch.tensor([[0.0, 0.0]]).double())
+    torch.testing.assert_close(root @ root.mT, torch.tensor([[[1 / 4, 0], [0, 1 / 2]]]).double())
+
+
+def test_a_step_that_goes_too_far_is_shortened():
+    """log p = -(sqrt(1 + z^2)): a whole Newton step from z = 2 leads to -8, and on to -512."""
+    z = climb(lambda z: -(1 + z.square()).sqrt().sum(-1), torch.tensor([[2.0]]).double(), steps=20)
+    torch.testing.assert_close(z, torch.zeros(1, 1).double(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1e-4, 1e-6, 0.0])
+def test_codes_of_sizes_that_differ_by_orders_have_the_evidence_of_their_gaussian(spread):
+    torch.manual_seed(0)
+    z = torch.randn(300, 3).double() * torch.tensor([1.0, 1.0, spread]).double()
+    decoder = affine(torch.randn(5, 3).double(), torch.randn(5).double())
+    story = Autoencoder(priors.ex_post(z, components=1), likelihoods.Normal(decoder, 0.1), nn.Linear(5, 3)).double()
+    x = decoder(z[:10]).detach() + 0.1**0.5 * torch.randn(10, 5).double()
+    prior = story.prior()
+    covariance = decoder.weight @ prior.component_distribution.covariance_matrix[0] @ decoder.weight.T
+    variance = (2 * story.likelihood.log_scale).exp().detach()
+    marginal = torch.distributions.MultivariateNormal(decoder(prior.mean), covariance + variance * torch.eye(5))
+    evidence = laplace_sampling(story, x, particles=100, widening=1.0)
+    torch.testing.assert_close(evidence.estimate, marginal.log_prob(x).detach(), atol=1e-5, rtol=0)
+
+
+def test_a_latent_that_is_a_number_has_an_approximation_too():
+    class Number(nn.Module):
+        def model(self, x):
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", dist.Normal(torch.tensor(0.0).double(), 1))
+                pyro.sample("x", dist.Normal(z.unsqueeze(-1), 1).to_event(1), obs=x)
+
+        def guide(self, x):
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", dist.Delta(0 * x[:, 0]))
+
+    x = torch.tensor([[0.3], [-2.0]]).double()
+    torch.testing.assert_close(laplace(Number(), x).loc, x / 2)
+    exact = torch.distributions.Normal(torch.zeros(1).double(), 2**0.5).log_prob(x)[:, 0]
+    torch.testing.assert_close(laplace_sampling(Number(), x, 30, widening=1.0).estimate, exact, atol=1e-9, rtol=0)
 
 
 def test_two_sites_are_approximated_together():
@@ -133,6 +171,9 @@ def test_a_structure_that_is_no_code_keeps_its_point_mass():
     evidence = laplace_sampling(Chosen(), x, particles=30, widening=1.0)
     part = torch.distributions.Normal(torch.ones(1).double(), 2**0.5).log_prob(x)[:, 0] + math.log(0.25)
     torch.testing.assert_close(evidence.estimate, part, atol=1e-9, rtol=0)  # log p(x, c = 1), below log p(x)
+    assert evidence.held == "c"
+    assert evidence.unreliable() == 1
+    assert "a lower bound: of the values of 'c' one alone is counted" in str(evidence)
 
 
 def test_a_figure_is_of_its_datum_alone():

@@ -102,7 +102,7 @@ def test_one_datum_constant_pixels_and_over_complete_codes(name, latent):
 
 
 def test_lengths_are_refused_in_one_line():
-    with pytest.raises(ValueError, match=r"mask should have the shape of x, \(6, 16\), got \(6,\)"):
+    with pytest.raises(ValueError, match=r"mask should have the shape of x, \(6, 16\), got \(6,\).* `sequence`"):
         ppvae.fit(made("LSTM"), (rows(), torch.full((6,), 2)), progress=False)
 
 
@@ -132,7 +132,7 @@ def test_kl_sparsity_is_the_divergence_of_two_coins():
 def test_the_sparse_codes_come_near_their_target():
     story, x = made("sparse, KL", latent=4), rows(200)
     ppvae.fit(story, x, epochs=150, lr=1e-2, progress=False)
-    free, _ = made("sparse, KL", latent=4, story=partial(stories.sparse, weight=0.0)), None
+    free = made("sparse, KL", latent=4, story=partial(stories.sparse, weight=0.0))
     ppvae.fit(free, x, epochs=150, lr=1e-2, progress=False)
     assert (codes(story, x).mean(0) - 0.05).abs().max() < 0.05
     assert codes(free, x).mean() > 0.2
@@ -219,6 +219,8 @@ def test_salt_and_pepper_are_the_ends_of_each_features_range():
         (partial(stories.contractive, projections=0), "projections should be at least 1, got 0"),
         (partial(stories.regularised, decay=-1.0), "weight should be finite and not negative, got -1.0"),
         (partial(stories.denoising, corruption="pepper"), "corruption should be masking, gaussian or salt_and_pepper"),
+        (partial(stories.denoising, amount=1.5), "amount should be from 0 to 1, a share of the elements, got 1.5"),
+        (partial(stories.denoising, corruption="gaussian", amount=-1.0), "amount should be finite and not negative"),
     ],
 )
 def test_arguments_out_of_range_are_refused(story, said):
@@ -260,3 +262,35 @@ def test_pca_with_one_gaussian_on_its_codes_has_the_evidence_of_that_gaussian():
     torch.testing.assert_close(evidence.estimate, exact, atol=1e-6, rtol=0)
     widened = laplace_sampling(story, x[:20], particles=2000, progress=False)
     assert ((widened.estimate - exact).abs() < 4 * widened.standard_error).all()
+
+
+@pytest.mark.parametrize("network", [networks.Convolutional([4]), networks.LSTM(8), networks.Recursive(8)])
+def test_the_contractive_norm_of_any_family(network):
+    """Recurrent layers have no such derivative without a graph, or on a fused kernel."""
+    story, x = made("contractive, deep", network=network), rows(4)
+    ppvae.fit(story, x, epochs=2, valid=x, progress=False)
+    exact = torch.stack([torch.func.jacrev(lambda x: story.encoder(x).mean)(row).square().sum() for row in x])
+    with torch.no_grad():
+        torch.testing.assert_close(Contraction(1.0)(story, x, None), exact, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", [partial(ppvae.inference.iwae, particles=2), ppvae.inference.enumerated_elbo])
+@pytest.mark.parametrize("name", ["sparse, KL", "contractive, one layer", "regularised"])
+def test_every_objective_adds_the_penalty(name, objective):
+    story, x = made(name), rows()
+    torch.testing.assert_close(objective(story, x), elbo(story, x))
+
+
+def test_an_encoder_in_place_of_its_network_is_refused():
+    story = Autoencoder(priors.Flat(2), likelihoods.Normal(nn.Linear(2, 5)), guides.PointMass(nn.Linear(5, 2)))
+    with pytest.raises(ValueError, match="a point mass needs a network that returns a tensor, not Delta"):
+        ppvae.fit(story, torch.zeros(3, 5), progress=False)
+
+
+@pytest.mark.parametrize("part", ["prior", "likelihood", "encoder", "story"])
+def test_a_name_in_place_of_a_part_is_refused(part):
+    given = {"prior": priors.Flat, "likelihood": likelihoods.Normal, "encoder": guides.PointMass, part: "Flat"}
+    with pytest.raises(ValueError, match=f"{part} should be a class or a function .*, got 'Flat'"):
+        assemble(**given, shape=(5,), latent=2)
+    with pytest.raises(ValueError, match="network should be a family such as"):
+        assemble(priors.Flat, likelihoods.Normal, guides.PointMass, shape=(5,), latent=2, network=networks.MLP)

@@ -26,4 +26,8 @@ class PointMass(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Distribution:
-        return dist.Delta(self.network(x), event_dim=1)
+        z = self.network(x)
+        if not isinstance(z, Tensor):
+            kind = type(z).__name__
+            raise ValueError(f"a point mass needs a network that returns a tensor, not {kind}: VAE takes an encoder")
+        return dist.Delta(z, event_dim=1)
