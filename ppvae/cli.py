@@ -92,7 +92,7 @@ def compare_options() -> ArgumentParser:
         type=str,
         action="append",
         default=[],
-        help="one more, as the words of a fit, such as --contender='--prior VampPrior'; may be given again",
+        help="one more: `words of a fit` or `name: words`, as in --contender='Vamp: --prior VampPrior'; may be given again",
     )
     parser.add_argument("--common", type=str, default="", help="words that every contender has, such as '--lr 1e-2'")
     parser.add_argument("--data", type=str, default="digits", help="a known name, or a .npy, .npz, .csv or folder")
@@ -251,9 +251,19 @@ def entries(options: Namespace, source: list[str], observation: Observation) -> 
     """Who competes: a line-up, the contenders named one by one, or both; the overview where none is named."""
     name = options.lineup or (None if options.contender else lineup.OVERVIEW)
     lines = lineup.lineup(name, observation, options.latent) if name else {}
-    lines |= {words.strip() or "as they come": words for words in options.contender}
+    lines |= dict(map(named, options.contender))
     chosen = words_of(options, "latent", "epochs", "batch_size", "lr")
     return lineup.contenders(lines, [*source, *chosen, *shlex.split(options.common)])
+
+
+def named(contender: str) -> tuple[str, str]:
+    """A contender's name and words: `name: words`, or words that are their own name."""
+    name, colon, words = contender.partition(": ")
+    return (
+        (name.strip(), words)
+        if colon and not name.startswith("-")
+        else (contender.strip() or "as they come", contender)
+    )
 
 
 def words_of(options: Namespace, *names: str) -> list[str]:

@@ -864,6 +864,12 @@ def test_a_density_of_codes_does_not_depend_on_the_seed_of_the_draws(ppvae_says)
     assert f"log p(x) = {expected:.3f}" in ppvae_says("evaluate", "RUN", "--particles", "30", "--seed", "3")
 
 
+def test_a_contender_may_have_a_name(tiny_lineup, capsys):
+    words = ["--contender=mine, of two: --prior GaussianMixture", "--contender=--latent 2"]
+    compared(capsys, "compare", *tiny_lineup[3:], *words, "--out", "DIR")
+    assert {row["name"] for row in table("DIR/table.csv")} == {"mine, of two", "--latent 2"}
+
+
 def test_a_contender_that_breaks_in_any_way_is_left_out(capsys, tiny_lineup, monkeypatch):
     def broken(*_):
         raise TypeError("no such luck")

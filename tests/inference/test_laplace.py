@@ -110,6 +110,14 @@ def test_codes_of_sizes_that_differ_by_orders_have_the_evidence_of_their_gaussia
     torch.testing.assert_close(evidence.estimate, marginal.log_prob(x).detach(), atol=1e-5, rtol=0)
 
 
+def test_a_direction_that_tells_nothing_is_wide_and_finite():
+    decoder = affine(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.5, 0.0]]).double(), torch.zeros(3).double())
+    story = Autoencoder(priors.Flat(2), likelihoods.Normal(decoder, 0.1), nn.Linear(3, 2)).double()
+    scale = laplace(story, torch.randn(4, 3).double()).scale_tril
+    assert scale.isfinite().all()
+    assert (scale[:, 1, 1] > 100 * scale[:, 0, 0]).all()
+
+
 def test_a_latent_that_is_a_number_has_an_approximation_too():
     class Number(nn.Module):
         def model(self, x):
