@@ -92,7 +92,8 @@ def compare_options() -> ArgumentParser:
         type=str,
         action="append",
         default=[],
-        help="one more: `words of a fit` or `name: words`, as in --contender='Vamp: --prior VampPrior'; may be given again",
+        help="one more, as `name: words of a fit` or the words alone: --contender='Vamp: --prior VampPrior'; may be "
+        "given again",
     )
     parser.add_argument("--common", type=str, default="", help="words that every contender has, such as '--lr 1e-2'")
     parser.add_argument("--data", type=str, default="digits", help="a known name, or a .npy, .npz, .csv or folder")
