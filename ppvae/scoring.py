@@ -51,8 +51,9 @@ def give_density(story: Any, data: tuple[Tensor, ...]) -> bool:
 def score(story: Any, data: tuple[Tensor, ...], particles: int, seed: int = 0, progress: bool = True) -> Evidence:
     """log p(x) from the guide, or from a widened point mass at its mean for a datum of which it is a bad proposal.
 
-    It is a bad one where k-hat is above 0.7. Of the two estimates of such a datum the one with the smaller k-hat is
-    taken: never the figure decides, nor do other data. The ELBO beside it is the guide's; a point mass has none.
+    It is a bad one where k-hat is above 0.5: its weights have no variance there. Of the two estimates of such a datum
+    the one with the smaller k-hat is taken: never the figure decides, nor do other data. The ELBO beside it is the
+    guide's; a point mass has none.
 
     Raises:
         NoDensity: an improper prior.
@@ -62,7 +63,7 @@ def score(story: Any, data: tuple[Tensor, ...], particles: int, seed: int = 0, p
         nothing = torch.full_like(found.elbo, torch.nan)
         return replace(found, elbo=nothing, elbo_standard_error=nothing)
     by_guide = importance(story, data, particles, seed, progress)
-    bad = ~(by_guide.pareto_k <= 0.7)
+    bad = ~(by_guide.pareto_k <= 0.5)
     if particles < 25 or not bad.any():
         return by_guide
     try:

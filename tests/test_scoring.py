@@ -67,7 +67,7 @@ def test_each_datum_has_the_proposal_of_its_own_k_hat_whatever_the_others_have()
     good = x[:, 0] > known.bias[0]
     together = score(story, (x,), 500)
     by_guide, widened = importance(story, x, 500), laplace_sampling(story, x, 500)
-    bad = by_guide.pareto_k > 0.7
+    bad = (by_guide.pareto_k > 0.5) & (widened.pareto_k < by_guide.pareto_k)
     assert bad[~good].any()
     assert not bad[good].any()
     for name in ("estimate", "standard_error", "ess", "pareto_k"):
