@@ -12,6 +12,7 @@ from ppvae.inference.laplace import laplace_sampling
 from ppvae.models import priors
 
 ROWS = 10_000  # draws that an ex-post prior is fitted to, at least
+PILOT = 200  # draws per datum by which its proposal is chosen
 COMPONENTS = 10  # of the density of a deterministic story's codes: Ghosh et al. 2020
 
 
@@ -51,8 +52,9 @@ def give_density(story: Any, data: tuple[Tensor, ...]) -> bool:
 def score(story: Any, data: tuple[Tensor, ...], particles: int, seed: int = 0, progress: bool = True) -> Evidence:
     """log p(x) from the guide, or from a widened point mass at its mean for a datum of which it is a bad proposal.
 
-    It is a bad one where k-hat is above 0.5: its weights have no variance there. Of the two estimates of such a datum
-    the one with the smaller k-hat is taken: never the figure decides, nor do other data. The ELBO beside it is the
+    It is a bad one where k-hat is above 0.5: its weights have no variance there. For such a datum the proposal with the
+    smaller k-hat is taken. Both are told by draws of a pilot's own: a k-hat goes with the figure of the same draws, and
+    to choose by it would bias the figures that are left. No datum's choice depends on others. The ELBO beside it is the
     guide's; a point mass has none.
 
     Raises:
@@ -63,23 +65,37 @@ def score(story: Any, data: tuple[Tensor, ...], particles: int, seed: int = 0, p
         nothing = torch.full_like(found.elbo, torch.nan)
         return replace(found, elbo=nothing, elbo_standard_error=nothing)
     by_guide = importance(story, data, particles, seed, progress)
+    if particles < 25:
+        return by_guide
+    taken = _better_widened(story, data, seed + 1)
+    count = int(taken.sum())
+    if count == 0:
+        return by_guide
+    widened = laplace_sampling(story, _rows(data, taken), particles, seed, progress)
+    parts = {name: getattr(by_guide, name).clone() for name in ("estimate", "standard_error", "ess", "pareto_k")}
+    for name, part in parts.items():
+        part[taken] = getattr(widened, name)
+    method = f"{by_guide.method}, for {count} of {len(taken)} data from a widened point mass at its mean"
+    return replace(by_guide, method=method, **parts)
+
+
+def _better_widened(story: Any, data: tuple[Tensor, ...], seed: int) -> Tensor:
+    """For which data a pilot finds the guide a bad proposal, and a widened point mass a better one: `(data,)`."""
+    by_guide = importance(story, data, PILOT, seed, progress=False)
     bad = ~(by_guide.pareto_k <= 0.5)
-    if particles < 25 or not bad.any():
-        return by_guide
+    if not bad.any():
+        return bad
     try:
-        widened = laplace_sampling(story, tuple(part[bad.to(part.device)] for part in data), particles, seed, progress)
+        widened = laplace_sampling(story, _rows(data, bad), PILOT, seed, progress=False)
     except (ValueError, NotImplementedError, RuntimeError):  # no vector of real numbers, no mean, no second derivative
-        return by_guide
+        return torch.zeros_like(bad)
     better = bad.clone()
     better[bad] = widened.pareto_k < by_guide.pareto_k[bad]
-    taken = better[bad]
-    parts = {}
-    for name in ("estimate", "standard_error", "ess", "pareto_k"):
-        parts[name] = getattr(by_guide, name).clone()
-        parts[name][better] = getattr(widened, name)[taken]
-    count = int(better.sum())
-    method = f"{by_guide.method}, for {count} of {len(bad)} data from a widened point mass at its mean"
-    return replace(by_guide, method=method if count else by_guide.method, **parts)
+    return better
+
+
+def _rows(data: tuple[Tensor, ...], chosen: Tensor) -> tuple[Tensor, ...]:
+    return tuple(part[chosen.to(part.device)] for part in data)
 
 
 def _site(story: Any) -> str:
