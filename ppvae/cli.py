@@ -260,11 +260,9 @@ def entries(options: Namespace, source: list[str], observation: Observation) -> 
 def named(contender: str) -> tuple[str, str]:
     """A contender's name and words: `name: words`, or words that are their own name."""
     name, colon, words = contender.partition(": ")
-    return (
-        (name.strip(), words)
-        if colon and not name.startswith("-")
-        else (contender.strip() or "as they come", contender)
-    )
+    if colon and not name.startswith("-"):
+        return name.strip(), words
+    return contender.strip() or "as they come", contender
 
 
 def words_of(options: Namespace, *names: str) -> list[str]:

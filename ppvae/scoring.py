@@ -67,7 +67,7 @@ def score(story: Any, data: tuple[Tensor, ...], particles: int, seed: int = 0, p
     by_guide = importance(story, data, particles, seed, progress)
     if particles < 25:
         return by_guide
-    taken = _better_widened(story, data, seed + 1)
+    taken = _better_widened(story, data, seed + 1, progress)
     count = int(taken.sum())
     if count == 0:
         return by_guide
@@ -79,15 +79,15 @@ def score(story: Any, data: tuple[Tensor, ...], particles: int, seed: int = 0, p
     return replace(by_guide, method=method, **parts)
 
 
-def _better_widened(story: Any, data: tuple[Tensor, ...], seed: int) -> Tensor:
+def _better_widened(story: Any, data: tuple[Tensor, ...], seed: int, progress: bool) -> Tensor:
     """For which data a pilot finds the guide a bad proposal, and a widened point mass a better one: `(data,)`."""
-    by_guide = importance(story, data, PILOT, seed, progress=False)
+    by_guide = importance(story, data, PILOT, seed, progress)
     bad = ~(by_guide.pareto_k <= 0.5)
     if not bad.any():
         return bad
     try:
-        widened = laplace_sampling(story, _rows(data, bad), PILOT, seed, progress=False)
-    except (ValueError, NotImplementedError, RuntimeError):  # no vector of real numbers, no mean, no second derivative
+        widened = laplace_sampling(story, _rows(data, bad), PILOT, seed, progress)
+    except (ValueError, NotImplementedError):  # no vector of real numbers, no second derivative, or no mean
         return torch.zeros_like(bad)
     better = bad.clone()
     better[bad] = widened.pareto_k < by_guide.pareto_k[bad]

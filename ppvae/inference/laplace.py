@@ -26,6 +26,7 @@ from ppvae.inference.programs import (
     support_of,
 )
 from ppvae.inference.weights import joint_trace, log_joint
+from ppvae.progress import track
 
 ROWS = 512
 """Data whose modes are searched for at once. It bounds the memory."""
@@ -38,7 +39,7 @@ class Laplace(NamedTuple):
     scale_tril: Tensor  # L: (batch, latent, latent)
 
 
-def laplace(story: Story, data: Batch, steps: int = 8) -> Laplace:
+def laplace(story: Story, data: Batch, steps: int = 8, progress: bool = True) -> Laplace:
     """The mode of p(z | x) that lies uphill of the guide's mean, and the Normal of the same curvature there.
 
     log p(x, z) = log p(x, m) - 1/2 (z - m)' H (z - m) + ..., so that p(z | x) is about N(m, H^-1). From the code m is
@@ -50,17 +51,24 @@ def laplace(story: Story, data: Batch, steps: int = 8) -> Laplace:
         story: any object with `model` and `guide` whose code is real numbers, unbounded.
         data: `(batch, features)`, or a tuple of tensors of equal length.
         steps: of Newton's method, at most.
+        progress: whether to show a bar.
 
     Raises:
-        ValueError: a code that is not of unbounded real numbers; no finite density, or curvature, at a code.
+        ValueError: a code that is not of unbounded real numbers; no finite density, or curvature, at a code; a program
+            that cannot be differentiated twice in z.
     """
     if steps < 0:
         raise ValueError(f"steps should not be negative, got {steps}")
     batch = as_seen(story, placed(story, data))
     check_code(story, tuple(part[:1] for part in batch))
     plain = torch.backends.cudnn.flags(enabled=False)  # which has no second derivative of a recurrent network
+    chunks = list(zip(*(part.split(ROWS) for part in batch), strict=True))
     with evaluating(story), own_generators(), hot_loop(), plain:
-        found = [_of_rows(story, parts, steps) for parts in zip(*(part.split(ROWS) for part in batch), strict=True)]
+        try:
+            found = [_of_rows(story, parts, steps) for parts in track(chunks, "modes of p(z | x)", show=progress)]
+        except RuntimeError as error:
+            said = " ".join(str(error).split())
+            raise ValueError(f"log p(x, z) should have two derivatives in z, but: {said}") from error
     return Laplace(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
@@ -98,7 +106,7 @@ def laplace_sampling(
     with own_generators():
         check_data(story, batch)
         check_proper(story, as_seen(story, tuple(part[:1] for part in batch)))
-    found = laplace(story, batch, steps)
+    found = laplace(story, batch, steps, progress)
     proposals = (found.loc, widening * found.scale_tril)
     method = "importance sampling from a widened point mass, the Laplace approximation"
     evidence = estimate(story, batch, _weigh, particles, seed, progress, method, proposals)

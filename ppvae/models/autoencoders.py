@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ppvae import networks
 from ppvae.base import Likelihood, Penalty, Prior
 from ppvae.models.checks import at_least_one, not_negative
 from ppvae.models.guides import PointMass
@@ -257,7 +258,7 @@ def contractive(
     >>> assemble(*parts, shape=(3,), latent=2, story=contractive).penalty.projections
     1
     """
-    one_layer = getattr(sizes.network, "hidden", None) == []
+    one_layer = isinstance(sizes.network, networks.MLP | networks.GatedMLP) and not sizes.network.hidden
     if projections is None and not one_layer:
         projections = 1
     not_negative("weight", weight)

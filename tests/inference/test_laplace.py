@@ -253,6 +253,21 @@ def test_a_density_without_curvature_is_refused():
         laplace(story, torch.zeros(3, 5))
 
 
+def test_a_program_with_one_derivative_is_refused():
+    class Distances(nn.Module):
+        """x ~ N(distances of z from three points, 1), by a norm that torch differentiates once."""
+
+        def forward(self, z):
+            distances = torch.cdist(z.reshape(-1, 2), torch.eye(3, 2), p=3.0)
+            return dist.Normal(distances.reshape(*z.shape[:-1], 3), 1.0).to_event(1)
+
+    story = VAE(priors.StandardNormal(2), Distances(), guides.PointMass(nn.Linear(3, 2)))
+    with pytest.raises(ValueError, match=r"should have two derivatives in z, but: .*cdist"):
+        laplace_sampling(story, torch.zeros(3, 3), 30)
+    story.encoder = guides.DiagonalNormal(nn.Linear(3, 4))
+    assert importance(story, torch.zeros(3, 3), 30).estimate.isfinite().all()
+
+
 def test_a_guide_with_a_density_begins_at_its_mean():
     known = LinearGaussian()
     x = known.data(4)

@@ -180,8 +180,10 @@ def test_the_contractive_weight_is_of_what_the_network_sees():
 
 def test_the_contractive_norm_is_exact_for_one_layer_only():
     assert made("contractive, one layer").penalty.projections is None
+    assert made("contractive, one layer", network=networks.MLP(())).penalty.projections is None
     assert made("contractive, deep").penalty.projections == 1
     assert made("contractive, deep", network=networks.Convolutional([4])).penalty.projections == 1
+    assert made("contractive, deep", network=networks.Convolutional([4], hidden=[])).penalty.projections == 1
 
 
 def test_weight_decay_is_of_the_decoders_weights():
