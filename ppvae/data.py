@@ -2,9 +2,9 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from math import log, prod
+from math import log
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,72 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ppvae.observation import Binarisation, Kind, Observation, Scaling
 from ppvae.sources import Raw, read_csv, read_digits, read_folder, read_numpy, read_torchvision, torchvision_names
 
-Binarisation = Literal["none", "threshold", "static", "dynamic"]
-Scaling = Literal["none", "unit", "standardise", "dequantise"]
 Missing = Literal["refuse", "mask"]
-Kind = Literal["binary", "levels", "counts", "real"]
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What was observed: the scoring contract that travels with data and model.
-
-    Two figures can be ranked only when their observations are equal.
-    """
-
-    name: str
-    kind: Kind  # binary {0, 1}; levels {0, ..., maximum}; counts {0, 1, ...}; real
-    shape: tuple[int, ...]  # how to look at a row
-    maximum: int | None = None  # largest level
-    binarisation: Binarisation = "none"
-    scaling: Scaling = "none"
-    log_jacobian: float = 0.0  # log |dx / draw|: log p(raw) = log p(x) + log_jacobian, nats per datum
-    contrast: float = 1.0  # the range of x, so that squared errors can be read on a scale from 0 to 1
-    units: str = "nats per datum"
-    missing: bool = False  # nan stands for values that were not observed, and figures are of the others
-    labelled: int | None = None  # how many training labels a story is told, where it is not all of every split
-    classes: int | None = None  # labels are 0 ... classes - 1, where there are labels
-    fingerprint: str = ""  # of the raw data: figures on other data of the same name are never taken for these
-
-    @property
-    def features(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def input_scale(self) -> float:
-        """What a network should multiply x by, to see values near 1."""
-        return 1 / self.contrast if self.kind in {"levels", "counts"} else 1.0
-
-    @property
-    def measure(self) -> str:
-        """Whether p(x) is a probability mass or a density."""
-        return "density" if self.kind == "real" else "mass"
-
-    @property
-    def support(self) -> str:
-        top = {"binary": "{0, 1}", "levels": f"{{0, ..., {self.maximum}}}", "counts": "{0, 1, ...}", "real": "reals"}
-        return top[self.kind]
-
-    def __str__(self) -> str:
-        how = {
-            ("none", "none"): "as they are",
-            ("none", "unit"): "scaled to [0, 1]",
-            ("none", "standardise"): "standardised by feature",
-            ("none", "dequantise"): "uniformly dequantised to [0, 1]",
-        }.get((self.binarisation, self.scaling), f"{self.binarisation} binarisation")
-        how += ", values missing" if self.missing else ""
-        how += f", {self.labelled} labels told" if self.labelled is not None else ""
-        return f"{self.name}, {how}: {self.measure} on {self.support}, {self.features} features, {self.units}"
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"shape": list(self.shape), "measure": self.measure, "support": self.support}
-
-    @staticmethod
-    def from_dict(record: dict[str, Any]) -> "Observation":
-        fields = {name: record[name] for name in Observation.__dataclass_fields__}
-        return Observation(**fields | {"shape": tuple(record["shape"])})
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,14 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ppvae.arguments import fit_parser, nearest, one_line, parse
 from ppvae.build import build_story, complete, find_objective
-from ppvae.data import Dataset, Observation, load
+from ppvae.data import Dataset, load
 from ppvae.inference.comparison import Result
-from ppvae.inference.importance import Evidence, NoDensity, own_generators, prior_sampling
+from ppvae.inference.evidence import Evidence, NoDensity
+from ppvae.inference.importance import prior_sampling
 from ppvae.inference.programs import batch_for, scored
+from ppvae.inference.streams import own_generators
 from ppvae.measure import regularity, representation
+from ppvae.observation import Observation
 from ppvae.pretraining import pretrain
 from ppvae.scoring import give_density, score, settle
 from ppvae.train import History, NotFinite, fit, learns
@@ -158,7 +161,7 @@ def enter(
     if options.pretrain:
         pretrain(story, seen, epochs=options.pretrain, **steps)
     if learns(story):
-        rest: Any = {"epochs": options.epochs, "valid": valid, "transform": data.resample, **steps}
+        rest: Any = {"epochs": options.epochs, "warm_up": options.warm_up, "valid": valid, "transform": data.resample, **steps}
         history = fit(story, train, objective=objective, **rest)
     settle(story, seen)
     measures = {"seconds": time.perf_counter() - start} | representation(story, drawn)
@@ -169,10 +172,7 @@ def enter(
     with suppress(NoDensity):
         evidence = score(story, test, particles, seed, progress)
         naive = prior_sampling(story, test, particles, seed, progress)
-    group = ", ".join(filter(None, [str(data.observation), scored(story)]))
-    if evidence is not None and evidence.measure != data.observation.measure:
-        group += f", scored as a {evidence.measure}"
-    result = Result(contender.name, group, seed, evidence, naive, measures)
+    result = Result(contender.name, data.observation, seed, evidence, naive, measures, scored(story))
     return Fitted(contender, story, data, history, result)
 
 

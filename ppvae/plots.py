@@ -195,7 +195,9 @@ def bound_bars(groups: Sequence[Group], title: str) -> Figure:
         axis.set_yticks(places, [row.name for row in group.rows], fontsize=8)
         axis.invert_yaxis()
         axis.set_xlim(0, max(1.15 * np.nanmax(elbo + log_p), 1.0))
-        axis.set_title(f"{group.label}; the best is {best:.2f}", fontsize=9, loc="left")
+        measure = group.rows[0].contract.measure
+        heading = f"{group.title}: {measure}; the best is {best:.2f} nats per datum"
+        axis.set_title(heading, fontsize=9, loc="left")
         axis.grid(axis="x", alpha=0.3)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=8, frameon=False)

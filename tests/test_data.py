@@ -1,6 +1,5 @@
 """From a name to splits, and what is recorded of them."""
 
-import json
 from dataclasses import replace
 from math import log, sqrt
 
@@ -12,7 +11,8 @@ from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
 from torch.distributions import AffineTransform, Independent, Normal, TransformedDistribution
 
-from ppvae.data import Observation, load
+from ppvae.data import load
+from ppvae.observation import Observation
 
 DRAWN = ["static", "dynamic"]
 
@@ -448,35 +448,12 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options.values()), "none"))
-def test_observations_survive_json(options):
-    observation = load("digits", **options).observation
-    record = json.loads(json.dumps(observation.as_dict()))
-    assert Observation.from_dict(record) == observation
-    assert (record["measure"], record["support"]) == (observation.measure, observation.support)
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options.values()), "none"))
 def test_only_scaled_data_have_a_density(options):
     observation = load("digits", **options).observation
     measure = "density" if "scaling" in options else "mass"
     assert observation.measure == measure
     assert f" {measure} on " in str(observation)
     assert str(observation).endswith("64 features, nats per datum")
-
-
-@pytest.mark.parametrize(
-    ("kind", "maximum", "measure", "support"),
-    [
-        ("binary", 1, "mass", "{0, 1}"),
-        ("levels", 16, "mass", "{0, ..., 16}"),
-        ("counts", None, "mass", "{0, 1, ...}"),
-        ("real", None, "density", "reals"),
-    ],
-)
-def test_measure_and_support(kind, maximum, measure, support):
-    observation = Observation("a", kind, (2, 3), maximum=maximum, units="bits per dimension")
-    assert (observation.measure, observation.support, observation.features) == (measure, support, 6)
-    assert str(observation) == f"a, as they are: {measure} on {support}, 6 features, bits per dimension"
 
 
 def test_the_text_says_what_was_done():

@@ -13,6 +13,7 @@ from ppvae.inference.codes import codes, prior_variance, reconstruct
 from ppvae.inference.comparison import group_results
 from ppvae.inference.programs import batch_for
 from ppvae.models import assemble, guides, likelihoods, linear, priors
+from ppvae.observation import Observation
 from ppvae.scoring import score
 
 COMMON = ["--latent", "3", "--epochs", "2", "--batch_size", "500", "--lr", "0.01", "--network.hidden", "[8]"]
@@ -61,7 +62,8 @@ def test_a_row_is_what_its_words_say():
     error = metrics.reconstruction_error(seen.test, reconstruct(story, seen.test), contrast=16)
     assert measures["reconstruction"] == pytest.approx(error)
     assert measures["active_units"] == metrics.active_units(codes(story, seen.test), prior_variance(story, seen.test))
-    assert found.result.group == str(seen.observation)
+    assert found.result.observation == seen.observation
+    assert str(found.result.contract) == str(seen.observation)
 
 
 def test_seeds_start_from_other_weights_and_contenders_of_one_seed_from_the_same():
@@ -78,9 +80,13 @@ def test_the_view_is_resampled_at_every_pass():
     assert found.result.evidence.measure == "mass"
 
 
-def test_a_density_of_counts_stands_in_a_group_of_its_own():
-    (found,) = compete(*made(one="--likelihood Normal --lr 1e-4"))
-    assert found.result.group.endswith("scored as a density")
+def test_a_density_of_counts_stands_with_densities_and_apart_from_masses():
+    density, mass, scaled = compete(
+        *made(one="--likelihood Normal --lr 1e-4", two="", three="--scaling unit --likelihood Normal")
+    )
+    assert density.result.contract.title == scaled.result.contract.title == "digits, on the raw scale"
+    assert density.result.contract.terms == scaled.result.contract.terms
+    assert density.result.contract.terms != mass.result.contract.terms
 
 
 def test_what_cannot_be_made_for_these_data_is_left_out_and_named():
@@ -147,7 +153,7 @@ def test_the_line_up_of_the_digits():
 
 @pytest.mark.parametrize(("kind", "maximum", "scaling"), [("binary", 1, "none"), ("real", None, "none")])
 def test_other_kinds_of_data_have_a_line_up_too(kind, maximum, scaling):
-    observation = data.Observation("a", kind, (4,), maximum=maximum, scaling=scaling)
+    observation = Observation("a", kind, (4,), maximum=maximum, scaling=scaling)
     names = list(lineup.lineup("overview", observation))
     assert any("Bernoulli" in name for name in names) == (kind == "binary")
     assert not any("Binomial" in name for name in names)
@@ -156,8 +162,9 @@ def test_other_kinds_of_data_have_a_line_up_too(kind, maximum, scaling):
 
 def test_a_contender_sees_the_data_in_its_own_way_and_no_other_data():
     found = compete(*made(one="--story semi_supervised --labelled 50", two="--story semi_supervised"))
-    assert "50 labels told" in found[0].result.group
-    assert "labels told" not in found[1].result.group
+    assert "50 labels told" in found[0].result.contract.title
+    assert "labels told" not in found[1].result.contract.title
+    assert "p(x, labels)" in found[1].result.contract.title
     assert not torch.equal(found[0].result.evidence.estimate, found[1].result.evidence.estimate)
     with pytest.raises(ValueError, match="contender 'one': --data belongs to the comparison, not to one contender"):
         made(one="--data other.npz")

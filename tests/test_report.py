@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -13,7 +14,8 @@ from torch import nn
 
 from ppvae import figures, plots, report
 from ppvae.inference import Evidence
-from ppvae.inference.comparison import COLUMNS, Result, group_results
+from ppvae.inference.comparison import COLUMNS, Result, group_results, not_ranked
+from ppvae.observation import Observation
 from ppvae.train import Epoch, History
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -21,17 +23,24 @@ SPREAD = torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64)
 MEASURES = {"reconstruction": 0.1234, "active_units": 2, "neighbour": 0.905, "probe": 0.5, "seconds": 1.25}
 
 
-def evidence(log_p, k=0.1):
+COUNTS = Observation("counts", "levels", (5,), maximum=4)
+DENSITY = Observation("dense", "real", (5,))
+SCALED = Observation("dense", "real", (5,), scaling="standardise", log_jacobian=-3.0)
+
+
+def evidence(log_p, k=0.1, measure="mass"):
     """Four data with a known mean; each has an error of 0.4, so that their mean has one of 0.2."""
     estimate, error = log_p + SPREAD, torch.full((4,), 0.4, dtype=torch.float64)
     k = torch.as_tensor(k, dtype=torch.float64).expand(4)
-    return Evidence(estimate, error, 10 * error, k, estimate - 1, error, "stochastic lower bound", 100, "a method")
+    figures = {"estimate": estimate, "standard_error": error, "ess": 10 * error, "pareto_k": k}
+    elbo = {"elbo": estimate - 1, "elbo_standard_error": error, "particles": torch.full((4,), 100)}
+    return Evidence(**figures, **elbo, bound="stochastic lower bound", method="a method", measure=measure)
 
 
-def result(name, log_p, group="counts", seed=0, k=0.1):
-    known = None if log_p is None else evidence(log_p, k)
-    naive = None if log_p is None else evidence(log_p - 5, k)
-    return Result(name, group, seed, known, naive, MEASURES)
+def result(name, log_p, seen=COUNTS, seed=0, k=0.1):
+    known = None if log_p is None else evidence(log_p, k, seen.measure)
+    naive = None if log_p is None else evidence(log_p - 5, k, seen.measure)
+    return Result(name, seen, seed, known, naive, MEASURES)
 
 
 @pytest.fixture
@@ -42,8 +51,8 @@ def groups():
             result("second", -12.0),
             result("best", -10.0),
             result("doubtful", -14.0, k=[0.9, 0.1, 0.1, 0.1]),
-            result("dense", 30.0, group="density"),
-            result("point", None, group="density"),
+            result("dense", 30.0, DENSITY),
+            result("point", None, DENSITY),
         ]
     )
 
@@ -104,6 +113,36 @@ def test_every_group_has_a_table_of_its_own_that_is_never_cut(groups, capsys, mo
     assert order == sorted(order)
 
 
+def test_rows_that_saw_the_data_in_other_ways_say_how(capsys):
+    (group,) = group_results([result("plain", 30.0, DENSITY), result("moved", 34.0, SCALED)])
+    head, best, second = report.cells(group, report.HEADINGS)
+    assert (head[0], best[0], second[0]) == ("seen", "standardised by feature", "as they are")
+    assert [row.name for row in group.rows] == ["moved", "plain"]  # -34 + 3 is below -30
+    report.print_tables([group])
+    said = capsys.readouterr().out
+    assert "seen as each row says" in said
+    assert "standardised by feature" in said.splitlines()[2]
+
+
+def test_every_row_has_its_observation(groups, tmp_path):
+    mixed = group_results([result("plain", 30.0, DENSITY), result("moved", 34.0, SCALED), result("mass", -10.0)])
+    report.write_table(mixed, {}, tmp_path)
+    record = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
+    seen = {row["name"]: Observation.from_dict(record["observations"][row["observation"]]) for row in record["rows"]}
+    assert seen == {"plain": DENSITY, "moved": SCALED, "mass": COUNTS}
+    assert record["not_ranked"] == not_ranked(mixed) != []
+    with open(tmp_path / "table.csv", newline="", encoding="utf-8") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert {name: row["log_jacobian"] for name, row in rows.items()} == {"plain": "0.0", "moved": "-3.0", "mass": "0.0"}
+    assert {name: row["seen"] for name, row in rows.items()} == {
+        "plain": "as they are",
+        "moved": "standardised by feature",
+        "mass": "as they are",
+    }
+    assert [rows[name]["measure"] for name in ("plain", "moved", "mass")] == ["density", "density", "mass"]
+    assert float(rows["moved"]["bits_per_dim"]) == pytest.approx(-31 / (5 * math.log(2)))
+
+
 def test_the_table_is_written_unrounded(groups, tmp_path):
     report.write_table(groups, {"seeds": 1, "root": "data"}, tmp_path)
     with open(tmp_path / "table.csv", newline="", encoding="utf-8") as file:
@@ -123,7 +162,7 @@ def test_the_table_is_written_unrounded(groups, tmp_path):
 def test_what_json_has_no_word_for_is_null(tmp_path):
     endless = evidence(-10.0)
     endless.standard_error.fill_(math.inf)
-    groups = group_results([Result("one", "counts", 0, endless, None, MEASURES)])
+    groups = group_results([Result("one", COUNTS, 0, endless, None, MEASURES)])
     report.write_table(groups, {}, tmp_path)
     text = (tmp_path / "table.json").read_text()
     assert "Infinity" not in text
@@ -176,10 +215,14 @@ def test_the_page_says_what_the_terminal_says(groups, tmp_path):
             assert report.cell(row, "reconstruction") in words
     assert {"10.00 ± 0.20", "≤ 14.00 ± 0.20", "lr", "0.25", "Learning curves", "What it <shows>"} <= set(words)
     assert set(report.notes(1)) <= set(words)
+    assert set(not_ranked(groups)) <= set(words)
+    assert {"bits/dim", f"{10 / (5 * math.log(2)):.3f}", "What was observed", "fingerprint", "log_jacobian"} <= set(
+        words
+    )
 
 
 def test_nothing_that_a_user_named_becomes_markup(tmp_path):
-    groups = group_results([result("<b>bold</b>", -10.0, group="<script>alert(1)</script>")])
+    groups = group_results([result("<b>bold</b>", -10.0, replace(COUNTS, name="<script>alert(1)</script>"))])
     page = Page(a_page(groups, tmp_path, title="a & <i>b</i>", settings={"data": "<img src=http://x>"}))
     assert not {"b", "i", "script"} & set(page.tags)
     assert all(reference.startswith("data:") for reference in page.references)
@@ -222,6 +265,11 @@ def test_bars_show_only_what_is_ranked(groups):
     figure = plots.bound_bars(groups, "A title")
     names = [label.get_text() for axis in figure.axes for label in axis.get_yticklabels()]
     assert names == ["best", "second", "doubtful", "dense"]
+    assert figure.get_suptitle() == "A title"
+    assert [axis.get_title(loc="left") for axis in figure.axes] == [
+        "counts, as they are: mass; the best is 10.00 nats per datum",
+        "dense, on the raw scale: density; the best is -30.00 nats per datum",
+    ]
     widths = [bar.get_width() for bar in figure.axes[0].patches]
     assert widths == pytest.approx([1, 3, 5, 0, 2, 4])
 
