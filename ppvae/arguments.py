@@ -15,7 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Na
 from torch import nn
 
 from ppvae import data, networks, train
-from ppvae.base import Architecture
+from ppvae.base import Architecture, Scalar
 from ppvae.inference import objectives
 from ppvae.models import guides, likelihoods, priors, stories
 from ppvae.models.sizes import LINKED
@@ -102,8 +102,8 @@ def qualify(arguments: Sequence[str]) -> list[str]:
     for index, word in enumerate(words):
         following = words[index + 1] if index + 1 < len(words) else ""
         option = word.removeprefix("--")
-        if word.startswith("--objective."):
-            words[index] = word.replace("--objective.", "--objective_args.", 1)
+        if word.startswith(("--objective.", "--method.")):
+            words[index] = word.replace(".", "_args.", 1)
         elif word.startswith("--") and option in SWAPPED and following:
             words[index + 1] = _qualified(option, following)
         elif word == "--config" and following:
@@ -185,7 +185,8 @@ def imported(option: str, path: str) -> Any:
 def parameters(function: Callable[..., Any], without: Sequence[str] = ()) -> list[inspect.Parameter]:
     """What a function or a class takes by name, beyond what it is given anyway."""
     parameters = inspect.signature(function, eval_str=True).parameters.values()
-    return [p for p in parameters if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD} and p.name not in without]
+    named = [p for p in parameters if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD} and p.name not in without]
+    return [p.replace(annotation=float) if p.annotation == Scalar else p for p in named]  # no tensor can be typed
 
 
 def listed(parameters: Sequence[inspect.Parameter]) -> str:

@@ -16,6 +16,9 @@ Distribution: TypeAlias = TorchDistributionMixin
 Batch: TypeAlias = Tensor | Sequence[Tensor]
 """Data for a story: one tensor `(batch, features)`, or several of equal length, passed as `model(*batch)`."""
 
+Scalar: TypeAlias = float | Tensor
+"""A number, or a 0-d tensor where it changes from step to step: an input of a compiled step, not a constant of it."""
+
 
 class Prior(Protocol):
     """p(z): batch_shape `()`, event_shape `(latent,)`."""

@@ -1,6 +1,6 @@
 """From options to a story and an objective, its networks sized from the data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -8,37 +8,54 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import Tensor
 
 from ppvae.arguments import OBJECTIVES, PARTS, imported, listed, nearest, one_line, parameters, plain
-from ppvae.data import Observation
 from ppvae.inference import objectives
 from ppvae.models import assemble
+from ppvae.observation import Observation
 
 
 def find_objective(name: str, arguments: dict[str, Any]) -> "partial[Tensor]":
     """An objective by name or import path, with all of its arguments bound."""
-    function = _named_objective(name)
-    taken = parameters(function)[2:]  # after the story and the data
+    return find_function("objective", {known: getattr(objectives, known) for known in OBJECTIVES}, name, arguments)
+
+
+def find_function(
+    kind: str,
+    known: dict[str, Callable[..., Any]],
+    name: str,
+    arguments: dict[str, Any],
+    skipped: Sequence[str] = (),
+) -> "partial[Any]":
+    """A function of a story and data by a known name or an import path, with its other arguments bound.
+
+    Args:
+        kind: what it is, in words.
+        arguments: by name; every other one is bound to its default.
+        skipped: arguments that are left as they are.
+    """
+    function = _named(kind, known, name)
+    taken = [parameter for parameter in parameters(function)[2:] if parameter.name not in skipped]
     parser = ArgumentParser(exit_on_error=False)
     for parameter in taken:
-        kind = Any if parameter.annotation is parameter.empty else parameter.annotation
+        of_type = Any if parameter.annotation is parameter.empty else parameter.annotation
         given = {"required": True} if parameter.default is parameter.empty else {"default": parameter.default}
-        parser.add_argument(f"--{parameter.name}", type=kind, **given)
+        parser.add_argument(f"--{parameter.name}", type=of_type, **given)
     for argument in arguments:
         if argument not in [parameter.name for parameter in taken]:
-            raise ValueError(f"objective {name} takes {listed(taken)}, got {argument}")
+            raise ValueError(f"{kind} {name} takes {listed(taken)}, got {argument}")
     try:
         return partial(function, **parser.parse_object(arguments).as_dict())
     except ArgumentError as error:
-        raise ValueError(f"objective {name}: {plain(error)}") from error
+        raise ValueError(f"{kind} {name}: {plain(error)}") from error
 
 
-def _named_objective(name: str) -> Callable[..., Any]:
-    if "." not in name and name not in OBJECTIVES:
+def _named(kind: str, known: dict[str, Callable[..., Any]], name: str) -> Callable[..., Any]:
+    if "." not in name and name not in known:
         raise ValueError(
-            f"unknown objective '{name}': it should be one of {nearest(name, OBJECTIVES)}, or an import path"
+            f"unknown {kind} '{name}': it should be one of {nearest(name, list(known))}, or an import path"
         )
-    function = imported("objective", name) if "." in name else getattr(objectives, name)
+    function = imported(kind, name) if "." in name else known[name]
     if not callable(function):
-        raise ValueError(f"objective '{name}' should be a function of a story and data, got {function!r}")
+        raise ValueError(f"{kind} '{name}' should be a function of a story and data, got {function!r}")
     return function
 
 
@@ -60,7 +77,7 @@ def complete(parser: ArgumentParser, options: Namespace, observation: Observatio
     options = options.clone()
     bound = find_objective(options.objective, options.objective_args).keywords
     written = {name: value for name, value in bound.items() if isinstance(value, bool | int | float | str | None)}
-    options.objective_args = written | options.objective_args
+    options.objective_args = dict(sorted((written | options.objective_args).items()))  # as a file is read back
     return with_likelihood(parser, options, observation)
 
 
