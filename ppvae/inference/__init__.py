@@ -1,21 +1,68 @@
 """Objectives and estimators: all of them reductions of log-weights, for any pair of Pyro programs."""
 
-from ppvae.inference.importance import Evidence, importance, prior_sampling
-from ppvae.inference.laplace import laplace, laplace_sampling
-from ppvae.inference.objectives import elbo, enumerated_elbo, iwae
-from ppvae.inference.weights import log_joint, log_mean_exp, log_weights, pareto_k
+from ppvae.inference.annealing import annealed, bidirectional
+from ppvae.inference.closed_form import exact
+from ppvae.inference.convergence import effective_draws, r_hat
+from ppvae.inference.evidence import Evidence
+from ppvae.inference.importance import importance, prior_sampling, upper_bound
+from ppvae.inference.ladder import ladder
+from ppvae.inference.laplace import laplace, laplace_evidence, laplace_sampling
+from ppvae.inference.local import local_normal, refined_sampling
+from ppvae.inference.objectives import (
+    ciwae,
+    dreg,
+    elbo,
+    enumerated_elbo,
+    free_bits,
+    iwae,
+    maximum_a_posteriori,
+    mean_field_elbo,
+    miwae,
+    piwae,
+    renyi,
+    sticking_the_landing,
+    vimco,
+    wake_sleep,
+)
+from ppvae.inference.posterior import hmc
+from ppvae.inference.tail import pareto_k
+from ppvae.inference.weights import log_joint, log_mean_exp, log_weights
+from ppvae.inference.workers import in_processes
 
 __all__ = [
     "Evidence",
+    "annealed",
+    "bidirectional",
+    "ciwae",
+    "dreg",
+    "effective_draws",
     "elbo",
     "enumerated_elbo",
+    "exact",
+    "free_bits",
+    "hmc",
     "importance",
+    "in_processes",
     "iwae",
+    "ladder",
     "laplace",
+    "laplace_evidence",
     "laplace_sampling",
+    "local_normal",
     "log_joint",
     "log_mean_exp",
     "log_weights",
+    "maximum_a_posteriori",
+    "mean_field_elbo",
+    "miwae",
     "pareto_k",
+    "piwae",
     "prior_sampling",
+    "r_hat",
+    "refined_sampling",
+    "renyi",
+    "sticking_the_landing",
+    "upper_bound",
+    "vimco",
+    "wake_sleep",
 ]

@@ -160,6 +160,44 @@ def simulate(story: Story, like: Batch) -> Tensor:
         return torch.cat([_by_datum(site["fn"], site["fn"].sample()) for site in _data_sites(trace, batch)], dim=-1)
 
 
+@torch.no_grad()
+def simulate_jointly(story: Story, like: Batch) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+    """Draws z ~ p(z), x ~ p(x | z): a batch like `like` with x in its place, and the latents, one particle each.
+
+    So z is an exact draw from p(z | x). Draws come from torch's global generator: seed it, or fork it, at the edge.
+
+    Raises:
+        ValueError: a story that observes something that is not one tensor of the batch, as it is; a model in which x
+            depends on x, as where a decoder is fed the values before: its draws are not from p(x).
+    """
+    batch = placed(story, like)
+    with evaluating(story):
+        trace = run(story.model, batch, particles=1)
+    drawn, left = list(batch), [site for site in sample_sites(trace) if _is_data(site)]
+    for site in _data_sites(trace, batch):
+        same = [place for place, part in enumerate(batch) if site["value"] is part]
+        place = same[0] if same else 0  # x is seen through its mask
+        x = site["fn"].sample().squeeze(0)
+        if x.shape != batch[place].shape or (not same and len(left) > 1):
+            raise ValueError(
+                f"to simulate data, a story should observe one tensor of the batch as it is; site '{site['name']}' "
+                f"draws {tuple(x.shape)}, where the batch holds {tuple(batch[place].shape)}"
+            )
+        drawn[place] = x.to(batch[place].dtype)
+    latents = {site["name"]: site["value"] for site in latent_sites(trace)}
+    with evaluating(story):
+        again = run(poutine.condition(story.model, data=latents), tuple(drawn), particles=1)
+    drawn_from: dict[str, Any] = dict(trace.nodes)
+    for site in sample_sites(again):  # what was drawn should have the density that it was drawn from
+        name, before = site["name"], drawn_from[site["name"]]["fn"].log_prob(site["value"])
+        if not torch.allclose(site["fn"].log_prob(site["value"]), before, rtol=1e-4, atol=1e-4, equal_nan=True):
+            raise ValueError(
+                f"to simulate data, a model should not be fed the x that it draws; the density of site '{name}' "
+                "depends on it"
+            )
+    return tuple(drawn), latents
+
+
 def _observed_mean(trace: poutine.Trace, batch: tuple[Tensor, ...]) -> Tensor:
     return torch.cat([_by_datum(site["fn"], site["fn"].mean) for site in _data_sites(trace, batch)], dim=-1)
 

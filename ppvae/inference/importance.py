@@ -1,12 +1,9 @@
-"""Evidence, log p(x), per datum with its errors, by importance sampling from the guide or from the prior."""
+"""Evidence by importance sampling: from the guide, widened or mixed with the prior, or from the prior."""
 
-import hashlib
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 import torch
@@ -15,6 +12,7 @@ from torch import Tensor
 
 from ppvae.base import Batch, Story
 from ppvae.inference.checks import check_data
+from ppvae.inference.evidence import COLUMNS, Bound, Evidence, NoDensity, assemble, reduce
 from ppvae.inference.programs import (
     Site,
     as_batch,
@@ -27,109 +25,38 @@ from ppvae.inference.programs import (
     run,
     sample_sites,
 )
-from ppvae.inference.weights import (
-    effective_sample_size,
-    log_mean_exp,
-    log_weights,
-    pareto_k,
-    standard_error,
-    sum_sites,
-)
+from ppvae.inference.proposals import defensive_log_weights, widened_log_weights
+from ppvae.inference.streams import keys, own_generators, stream_seed
+from ppvae.inference.weights import log_weights, standard_error, sum_sites
 from ppvae.progress import track
 
 BLOCK = 4096
 """Particles drawn from one random stream and evaluated at once. It bounds the memory, whatever the particle count."""
 
-Bound = Literal["stochastic lower bound", "stochastic upper bound", "exact"]
+LEAST = 100  # particles of any adaptive estimate: enough to tell k-hat by
+SAFETY = 3.0  # a pilot of n draws asks for 1 + 3 / sqrt n times what it says is needed: its own error is in that number
 
 
-class NoDensity(ValueError):
-    """There is no evidence to estimate: the guide is a point mass, or the prior integrates to no number."""
+class Budget(NamedTuple):
+    """How many particles a datum is given: K of them; or, with a target, as many as a pilot of K says it needs."""
+
+    particles: int
+    target_error: float | None = None
+    max_particles: int = 1_000_000
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """An estimate of log p(x) for every datum, and how wrong each may be. Tensors are `(data,)`, in nats."""
-
-    estimate: Tensor  # log 1/K sum_k w_k
-    standard_error: Tensor  # Monte Carlo error of the estimate
-    ess: Tensor  # effective sample size, 1 to K
-    pareto_k: Tensor  # tail index of the weights: above 0.7 the estimate is unreliable, whatever its error says
-    elbo: Tensor  # mean log-weight: the evidence lower bound
-    elbo_standard_error: Tensor  # its Monte Carlo error
-    bound: Bound  # which way the estimate is off in expectation
-    particles: int  # K
-    method: str
-    measure: str = "mass"  # whether p(x) is a probability mass or a density, by the support of what is observed
-    held: str = ""  # a discrete latent of which one value alone is counted: the estimate is then a bound the more
-
-    def summary(self) -> dict[str, float | str]:
-        """Means over the data with their two errors, kept apart; nats per datum."""
-        data = len(self.estimate)
-        return {
-            "method": self.method,
-            "measure": self.measure,
-            "bound": self.bound,
-            "data": data,
-            "particles": self.particles,
-            "log_p": self.estimate.mean().item(),
-            "monte_carlo_error": _error_of_mean(self.standard_error),
-            "sampling_error": (self.estimate.std() / data**0.5).item() if data > 1 else float("nan"),
-            "bias": -0.5 * self.standard_error.square().mean().item(),
-            "elbo": self.elbo.mean().item(),
-            "elbo_monte_carlo_error": _error_of_mean(self.elbo_standard_error),
-            "ess": self.ess.mean().item(),
-            "pareto_k_above_0.7": self._k_above() if self.particles >= 25 else float("nan"),
-            "verdict": self.verdict(),
-        }
-
-    def unreliable(self) -> float:
-        """Share of the data whose k-hat is above 0.7, or unknown; all of them, where a part of p(x) is left out."""
-        return 1.0 if self.held else self._k_above()
-
-    def _k_above(self) -> float:
-        return (~(self.pareto_k <= 0.7)).double().mean().item()
-
-    def verdict(self) -> str:
-        """One line: can the figure be trusted?"""
-        lost = int((~torch.isfinite(self.estimate)).sum())
-        if lost:
-            return f"unreliable: no draw had any weight for {lost} of the data"
-        if self.particles < 25:
-            return "unchecked: Pareto k-hat needs at least 25 particles"
-        if self.held:
-            return f"a lower bound: of the values of '{self.held}' one alone is counted, and the others add to log p(x)"
-        share = self.unreliable()
-        if share == 0:
-            return "no sign of trouble: k-hat is at most 0.7 for every datum (a mode that no draw visits goes unseen)"
-        if share <= 0.05:
-            return f"usable: k-hat is above 0.7 for {share:.1%} of the data, whose estimates are likely too low"
-        return (
-            f"unreliable: k-hat is above 0.7 for {share:.0%} of the data; log p(x) is likely higher than the estimate "
-            "by more than its error: more particles or a better guide would show it"
-        )
-
-    def __str__(self) -> str:
-        s = self.summary()
-        checked = self.particles >= 25
-        share = f"{s['pareto_k_above_0.7']:.1%} of the data" if checked else "not computed"
-        bias = f", bias about {s['bias']:.3f}" if checked and self.unreliable() <= 0.05 else ""
-        elbo = f"{s['elbo']:.3f}  (Monte Carlo error {s['elbo_monte_carlo_error']:.3f})"
-        elbo = elbo if torch.isfinite(self.elbo).any() else "none: the guide is a point mass"
-        return "\n".join(
-            [
-                f"log p(x) = {s['log_p']:.3f} nats per datum, of a {self.measure}; a {self.bound} by {self.method}",
-                f"  Monte Carlo error   {s['monte_carlo_error']:.3f}  ({self.particles} particles{bias})",
-                f"  sampling error      {s['sampling_error']:.3f}  ({s['data']} data)",
-                f"  ELBO                {elbo}",
-                f"  ESS                 {s['ess']:.1f} of {self.particles} on average",
-                f"  Pareto k-hat > 0.7  {share}",
-                f"  {s['verdict']}",
-            ]
-        )
-
-
-def importance(story: Story, data: Batch, particles: int = 1000, seed: int = 0, progress: bool = True) -> Evidence:
+def importance(
+    story: Story,
+    data: Batch,
+    particles: int = 1000,
+    seed: int = 0,
+    progress: bool = True,
+    *,
+    widening: float = 1.0,
+    defensive: float = 0.0,
+    target_error: float | None = None,
+    max_particles: int = 1_000_000,
+) -> Evidence:
     """log p(x) by importance sampling with the guide as proposal: log 1/K sum_k p(x, z_k) / q(z_k | x), z_k ~ q.
 
     A stochastic lower bound: it is below log p(x) in expectation, and at most log 1/(1 - d) above it with probability
@@ -139,22 +66,37 @@ def importance(story: Story, data: Batch, particles: int = 1000, seed: int = 0, 
     figure does not depend on which other data are estimated, nor in which order. Nothing of the story or of torch's
     global generators is changed.
 
+    Where the guide is too narrow, a safer proposal is made of it: `widening` stretches it about its mean, and with
+    `defensive` a share of the draws is from the prior, q = (1 - a) q(z | x) + a p(z), which bounds every weight by
+    p(x | z) / a. Hesterberg 1995, https://doi.org/10.1080/00401706.1995.10484303
+
+    With `target_error` a datum gets as many particles as it needs for that Monte Carlo error. Pilots of its own say how
+    many: draws that were looked at to decide are not used again, since stopping when an error looks small would bias
+    the figure.
+
     Args:
         story: any object with `model` and `guide` that keeps its data plate at dim -1.
         data: `(batch, features)`, or a tuple of tensors of equal length.
-        particles: K, draws per datum.
+        particles: K, draws per datum; of the first pilot, where there is a target.
         seed: of the random streams.
         progress: whether to show a bar.
+        widening: of the guide's standard deviations.
+        defensive: share of the draws that come from the prior.
+        target_error: nats per datum.
+        max_particles: for one datum, where there is a target.
 
     Raises:
-        ValueError: particles below 1; a guide with a point mass, which is no density, or that cannot be run on one
-            datum; an improper prior; data that the story cannot score; what `log_weights` raises.
+        ValueError: particles below 1, other options out of range; a guide with a point mass, which is no density, or
+            that cannot be run on one datum; an improper prior; data that the story cannot score; what `log_weights`
+            raises.
     """
+    budget = check_budget(Budget(particles, target_error, max_particles))
+    weigh, how = _proposal(widening, defensive)
     batch = placed(story, data)
     with own_generators():
         check_data(story, batch)
-    _check_point_mass(story, tuple(part[:1] for part in batch))
-    return estimate(story, batch, log_weights, particles, seed, progress, "importance sampling from the guide")
+    check_point_mass(story, tuple(part[:1] for part in batch))
+    return estimate(story, batch, weigh, budget, seed, progress, f"importance sampling from {how}")
 
 
 def prior_sampling(story: Story, data: Batch, particles: int = 1000, seed: int = 0, progress: bool = True) -> Evidence:
@@ -169,7 +111,58 @@ def prior_sampling(story: Story, data: Batch, particles: int = 1000, seed: int =
     batch = placed(story, data)
     with own_generators():
         check_data(story, batch)
-    return estimate(story, batch, prior_log_weights, particles, seed, progress, "sampling from the prior")
+    return estimate(story, batch, prior_log_weights, Budget(particles), seed, progress, "sampling from the prior")
+
+
+def upper_bound(
+    story: Story, data: Batch, particles: int = 1000, seed: int = 0, progress: bool = True, order: float = 2.0
+) -> Evidence:
+    """An upper bound on log p(x), for real data: CUBO_n = 1/n log E_q[(p(x, z) / q(z | x))^n] >= log p(x) for n >= 1.
+
+    It needs the n-th moment of the weights, and its estimate, 1/n log 1/K sum_k w_k^n, is biased low: so it says how
+    heavy the weights are rather than certifying anything, unless its error and its k-hat (that of w^n, n times that of
+    w) are small. `bidirectional` has an upper bound that holds in expectation, for simulated data. Dieng et al. 2017,
+    https://arxiv.org/abs/1611.00328
+
+    Arguments, streams and errors are those of `importance`; the log-weights are the very same.
+
+    Args:
+        order: n.
+    """
+    if not 1 < order < math.inf:
+        raise ValueError(f"order should be above 1 and finite, got {order}")
+    batch = placed(story, data)
+    with own_generators():
+        check_data(story, batch)
+    check_point_mass(story, tuple(part[:1] for part in batch))
+    method = f"the moment of order {order:g} of the weights of the guide (CUBO)"
+
+    def figures(log_w: Tensor) -> Tensor:
+        found = reduce(order * log_w)
+        plain = reduce(log_w)
+        found[:2] /= order
+        found[4:6] = plain[4:6]  # the ELBO beside it is the weights' own
+        return found
+
+    bound: Bound = "upper bound, estimated from below"
+    return estimate(story, batch, log_weights, Budget(particles), seed, progress, method, figures=figures, bound=bound)
+
+
+@torch.no_grad()
+def draws(story: Story, data: Batch, particles: int = 1000, seed: int = 0, progress: bool = True) -> Tensor:
+    """The very log-weights, `(particles, data)` nats, that `importance` with the same arguments reduces to figures."""
+    batch = placed(story, data)
+    with own_generators():
+        check_data(story, batch)
+    check_point_mass(story, tuple(part[:1] for part in batch))
+    columns = []
+
+    def kept(log_w: Tensor) -> Tensor:
+        columns.append(log_w)
+        return reduce(log_w)
+
+    estimate(story, batch, log_weights, Budget(particles), seed, progress, "log-weights", figures=kept)
+    return torch.cat(columns, dim=1)
 
 
 def prior_log_weights(story: Story, data: Batch, particles: int = 1) -> Tensor:
@@ -187,63 +180,110 @@ def estimate(
     story: Story,
     batch: tuple[Tensor, ...],
     weigh: Callable[..., Tensor],
-    particles: int,
+    budget: Budget,
     seed: int,
     progress: bool,
     method: str,
     proposals: tuple[Tensor, ...] = (),
+    figures: Callable[[Tensor], Tensor] = reduce,
+    bound: Bound = "stochastic lower bound",
 ) -> Evidence:
     """Weigh every datum by itself, in random streams of its own.
 
     Args:
         weigh: `(story, datum, particles, *proposal)` to log-weights `(particles, 1)`.
         proposals: one row a datum, which seed nothing.
+        figures: log-weights of a datum to the figures of `COLUMNS`.
     """
-    if particles < 1:
-        raise ValueError(f"particles should be at least 1, got {particles}")
+    check_budget(budget)
     batch = as_seen(story, batch)  # so that what stands where a value is missing seeds nothing
-    columns = []
-    seen: Counter[bytes] = Counter()
+    columns = batch[0].new_zeros(0, len(COLUMNS), dtype=torch.float64)
     with evaluating(story), own_generators():
-        measure, factors = _observed(story, tuple(part[:1] for part in batch))
-        rows = range(len(batch[0]))
-        for row in track(rows, method, show=progress):
+        measure, factors = observed(story, tuple(part[:1] for part in batch))
+        found = []
+        for row, key in track(list(enumerate(keys(batch, seed))), method, show=progress):
             datum = tuple(part[row : row + 1] for part in batch)
-            content = b"".join(part.cpu().contiguous().view(torch.uint8).numpy().tobytes() for part in datum)
-            key = f"{seed} {seen[content]} ".encode() + content  # equal data have draws of their own
-            seen[content] += 1
             proposal = tuple(part[row : row + 1] for part in proposals)
-            log_w = _one_datum(partial(weigh, story, datum), proposal, particles, key)  # (particles, 1)
-            columns.append(_reduce(log_w))
-    log_p, error, ess, k, elbo, elbo_error = torch.stack(columns).unbind(-1)
-    if factors:
-        method += f", of a density that the factor '{factors[0]}' leaves unnormalised"
-    bound: Bound = "stochastic lower bound"
-    return Evidence(log_p, error, ess, k, elbo, elbo_error, bound, particles, method, measure)
+            one = partial(_draw, partial(weigh, story, datum), proposal, key)
+            found.append(figures(one(_needed(one, budget))))
+        columns = torch.stack(found)
+    return assemble(columns, bound, method + of_factors(factors), measure=measure, target_error=budget.target_error)
 
 
-def _one_datum(weigh: Callable[..., Tensor], proposal: tuple[Tensor, ...], particles: int, key: bytes) -> Tensor:
+def _needed(draw: Callable[..., Tensor], budget: Budget) -> int:
+    """How many particles a datum needs, by pilots that grow until they are a tenth of what they ask for."""
+    if budget.target_error is None:
+        return budget.particles
+    pilot, round_ = min(budget.particles, budget.max_particles), 0
+    while True:
+        error = standard_error(draw(pilot, f"pilot {round_} ").double()).item()
+        share = (error / budget.target_error) ** 2 if math.isfinite(error) else math.inf
+        needed = (1 + SAFETY / pilot**0.5) * share * pilot
+        if needed <= 10 * pilot or 10 * pilot >= budget.max_particles:
+            return int(min(max(needed, LEAST), budget.max_particles))
+        pilot, round_ = int(min(needed / 10, 10 * pilot)), round_ + 1
+
+
+def _draw(
+    weigh: Callable[..., Tensor], proposal: tuple[Tensor, ...], key: bytes, particles: int, of: str = ""
+) -> Tensor:
+    """Log-weights of one datum, `(particles, 1)`, block by block from streams of their own."""
     blocks = []
     for start in range(0, particles, BLOCK):
-        digest = hashlib.blake2b(f"{start} ".encode() + key, digest_size=8).digest()
-        torch.manual_seed(int.from_bytes(digest, "big") >> 1)  # torch takes signed 64-bit seeds
+        torch.manual_seed(stream_seed(key, f"{of}{start}"))
         blocks.append(weigh(min(BLOCK, particles - start), *proposal))
     return torch.cat(blocks)
 
 
-def _observed(story: Story, datum: tuple[Tensor, ...]) -> tuple[str, list[str]]:
+def _proposal(widening: float, defensive: float) -> tuple[Callable[..., Tensor], str]:
+    """How to weigh, and from what, in words."""
+    if not 0 < widening < math.inf:
+        raise ValueError(f"widening should be positive and finite, got {widening}")
+    if not 0 <= defensive < 1:
+        raise ValueError(f"defensive should be a share from 0 to below 1, got {defensive}")
+    if defensive and widening != 1:
+        raise ValueError("a proposal should be widened or defensive, got both: leave one of them out")
+    if defensive:
+        mixed = partial(defensive_log_weights, share=defensive)
+        return mixed, f"the guide, with a defensive share of {defensive:g} from the prior"
+    if widening != 1:
+        return partial(widened_log_weights, widening=widening), f"the guide, {widening:g} times as wide"
+    return log_weights, "the guide"
+
+
+def check_budget(budget: Budget) -> Budget:
+    if budget.particles < 1:
+        raise ValueError(f"particles should be at least 1, got {budget.particles}")
+    if budget.target_error is not None:
+        if not 0 < budget.target_error < math.inf:
+            raise ValueError(f"target_error should be positive and finite, got {budget.target_error}")
+        if budget.max_particles < LEAST or budget.particles < 2:
+            raise ValueError(
+                f"a target needs pilots of at least 2 particles and max_particles of at least {LEAST}, got "
+                f"{budget.particles} and {budget.max_particles}"
+            )
+    return budget
+
+
+def observed(story: Story, datum: tuple[Tensor, ...]) -> tuple[str, list[str]]:
     """Whether the observed sites have a mass or a density, and the names of the model's factors."""
     sites = check_proper(story, datum)
     factors = [site["name"] for site in sites if isinstance(site["fn"], dist.Unit)]
-    observed = [site for site in sites if site["is_observed"] and site["name"] not in factors]
-    measures = {_measure(site["fn"].support) for site in observed}
+    seen = [site for site in sites if site["is_observed"] and site["name"] not in factors]
+    measures = {_measure(site["fn"].support) for site in seen}
     return ("mass" if measures <= {"mass"} else max(measures - {"mass"}, key=len)), factors
+
+
+def of_factors(factors: list[str]) -> str:
+    """What a method's name ends in, where the model has factors."""
+    return f", of a density that the factor '{factors[0]}' leaves unnormalised" if factors else ""
 
 
 def check_proper(story: Story, datum: tuple[Tensor, ...]) -> list[Site]:
     """The model's sites, none of which has a prior that integrates to no number."""
-    guide = run(story.guide, datum, particles=1)
-    sites = list(sample_sites(run(poutine.replay(story.model, trace=guide), datum, particles=1)))
+    with torch.no_grad(), evaluating(story), own_generators():
+        guide = run(story.guide, datum, particles=1)
+        sites = list(sample_sites(run(poutine.replay(story.model, trace=guide), datum, particles=1)))
     for site in sites:
         if isinstance(site["fn"], dist.ImproperUniform) and not site["is_observed"]:
             raise NoDensity(
@@ -264,21 +304,8 @@ def _measure(support: Any) -> str:
     return "mass" if all(discrete) else "density"
 
 
-def _reduce(log_w: Tensor) -> Tensor:
-    log_w = log_w.double()
-    elbo_error = log_w.std(dim=0) / len(log_w) ** 0.5 if len(log_w) > 1 else torch.full_like(log_w[0], torch.inf)
-    reductions = [log_mean_exp(log_w), standard_error(log_w), effective_sample_size(log_w), pareto_k(log_w)]
-    return torch.cat([*reductions, log_w.mean(dim=0), elbo_error])
-
-
-@contextmanager
-def own_generators() -> Iterator[None]:
-    """Torch's global generators, on every device, come back as they were."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        yield
-
-
-def _check_point_mass(story: Story, datum: tuple[Tensor, ...]) -> None:
+def check_point_mass(story: Story, datum: tuple[Tensor, ...]) -> None:
+    """Refuse a guide with no density as a proposal."""
     with torch.no_grad(), evaluating(story), own_generators():
         sites = list(latent_sites(run(story.guide, datum, particles=1)))
     if any(is_auxiliary(site) for site in sites):
@@ -289,8 +316,3 @@ def _check_point_mass(story: Story, datum: tuple[Tensor, ...]) -> None:
                 f"importance sampling needs a guide with a density; latent site '{site['name']}' has a point mass "
                 "(Delta): use laplace_sampling, which widens it, prior_sampling, or a guide such as DiagonalNormal"
             )
-
-
-def _error_of_mean(errors: Tensor) -> float:
-    """The error of a mean of independent estimates."""
-    return float((errors.square().sum().sqrt() / len(errors)).item())

@@ -8,12 +8,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from known import LinearGaussian
 from torch import nn
 
 from ppvae import networks
 from ppvae.inference import Evidence, importance, prior_sampling
 from ppvae.inference import importance as importance_function
+from ppvae.known import LinearGaussian
 from ppvae.models import VAE, Autoencoder, assemble, guides, likelihoods, priors
 
 

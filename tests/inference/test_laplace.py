@@ -6,12 +6,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from known import LinearGaussian, affine
 from torch import nn
 
 from ppvae import networks
 from ppvae.inference import importance, laplace, laplace_sampling
 from ppvae.inference.laplace import climb, curvature
+from ppvae.known import LinearGaussian, affine
 from ppvae.models import VAE, Autoencoder, assemble, guides, likelihoods, priors
 
 

@@ -6,12 +6,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from known import LinearGaussian
 from torch import nn
 
 from ppvae.inference import programs
 from ppvae.inference.codes import codes, drawn_codes, generate, reconstruct
 from ppvae.inference.programs import evaluating
+from ppvae.known import LinearGaussian
 from ppvae.models import Sizes, assemble, guides, likelihoods, priors, stories
 
 

@@ -1,20 +1,18 @@
-"""Log-weights and their reductions against closed forms, Pyro's own traces and an independent library."""
+"""Log-weights and their reductions against closed forms and Pyro's own traces."""
 
 import math
 
-import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from arviz_stats.base import array_stats
-from known import LinearGaussian
 from pyro.infer.autoguide import AutoNormal
 from pyro.infer.autoguide.initialization import init_to_value
 from torch import nn
 
-from ppvae.inference import log_joint, log_mean_exp, log_weights, pareto_k
+from ppvae.inference import log_joint, log_mean_exp, log_weights
 from ppvae.inference.weights import effective_sample_size, standard_error
+from ppvae.known import LinearGaussian
 
 
 def test_every_log_weight_is_the_evidence_when_the_guide_is_exact():
@@ -157,35 +155,6 @@ def test_the_standard_error_is_the_spread_of_repeated_estimates():
     assert abs(reported - spread) < 4 * spread / math.sqrt(2 * 399)  # the error of a standard deviation
 
 
-@pytest.mark.parametrize("scale", [0.3, 0.5, 0.7, 0.9])
-def test_pareto_k_of_a_narrow_normal_proposal_is_one_minus_its_variance(scale):
-    """w = p / q for q = N(0, s^2), p = N(0, 1) has a regularly varying tail with index 1 - s^2."""
-    torch.manual_seed(0)
-    repeats, particles = 50, 40_000
-    z = scale * torch.randn(particles, repeats).double()
-    log_w = dist.Normal(0.0, 1.0).log_prob(z) - dist.Normal(0.0, scale).log_prob(z)
-    k = pareto_k(log_w)
-    # a slowly varying factor (log w)^-1/2 biases the fit at any finite sample: a stated 0.07, beside 4 standard errors
-    assert abs(k.mean().item() - (1 - scale**2)) < 0.07 + 4 * k.std().item() / math.sqrt(repeats)
-    assert (k.mean() > 0.7).item() == (1 - scale**2 > 0.7)
-
-
-def test_pareto_k_agrees_with_arviz():
-    torch.manual_seed(0)
-    for scale, particles in [(0.5, 100), (1.0, 1000), (3.0, 5000)]:
-        log_w = scale * torch.randn(particles, 20).double()
-        _, expected = array_stats.psislw(-log_w.T.numpy(), axis=-1)  # takes negated log-weights
-        np.testing.assert_allclose(pareto_k(log_w).numpy(), expected, atol=1e-9)
-
-
-def test_pareto_k_of_weights_without_a_tail():
-    assert pareto_k(torch.zeros(100, 2)).eq(-torch.inf).all()
-    assert pareto_k(1e-5 * torch.randn(100, 2)).eq(-torch.inf).all()
-    assert pareto_k(torch.randn(10, 2)).isnan().all()
-    bounded = torch.cat([torch.zeros(50, 1), -10 * torch.ones(50, 1)])
-    assert pareto_k(bounded).item() == -torch.inf
-
-
 def test_a_guide_that_draws_more_than_the_model_is_refused():
     """Its weights would hold a density that nothing integrates out."""
 
@@ -265,23 +234,6 @@ def test_an_auxiliary_draw_that_no_latent_is_a_function_of_is_refused():
 
     with pytest.raises(ValueError, match="one-to-one functions of; u is not"):
         log_weights(Auxiliary(None), torch.zeros(3))
-
-
-def test_pareto_k_of_weights_of_two_values():
-    """A discrete latent: the tail is bounded where its largest weight comes again and again."""
-    often = torch.where(torch.rand(1000, 1) < 0.45, 0.0, -3.0)
-    assert pareto_k(often).item() == -torch.inf
-    rare = torch.full((1000, 1), -9.0)
-    rare[:2] = 0.0
-    assert pareto_k(rare).item() == torch.inf
-
-
-def test_pareto_k_of_one_weight_that_dwarfs_the_rest_is_large_and_no_tie():
-    """Small weights that differ are a tail, however small they are beside the largest."""
-    log_w = 20 * torch.randn(1000, 3).double()
-    k = pareto_k(log_w)
-    assert k.isfinite().all()
-    assert (k > 0.7).all()
 
 
 ONE_HOT, SIMPLEX = dist.OneHotCategorical(torch.ones(2)), dist.RelaxedOneHotCategorical(torch.ones(()), torch.ones(2))

@@ -1,0 +1,317 @@
+"""Annealed importance sampling: log p(x) by many small steps from the prior, or the guide, to the posterior."""
+
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppvae.base import Batch, Story
+from ppvae.inference.checks import check_data, hot_loop
+from ppvae.inference.codes import simulate_jointly
+from ppvae.inference.evidence import COLUMNS, Bound, Evidence, assemble, reduce
+from ppvae.inference.hmc import adapt, transition
+from ppvae.inference.importance import observed, of_factors
+from ppvae.inference.programs import as_seen, evaluating, latent_sites, placed, run
+from ppvae.inference.streams import Streams, keys, own_generators, stream_seed
+from ppvae.inference.unconstrained import (
+    check_guide_density,
+    guide_densities,
+    model_densities,
+    unconstrain,
+)
+from ppvae.progress import track
+
+Start = Literal["guide", "prior"]
+Schedule = Literal["sigmoid", "linear"]
+
+CHAINS = 4096
+"""Chains that move at once, data times particles. It bounds the memory."""
+
+SETTLING = 20  # transitions by which a pilot finds its first step size
+
+
+class Path(NamedTuple):
+    """How chains are moved: the same for a pilot, forward and back."""
+
+    start: Start
+    betas: Tensor  # (distributions + 1,), from 0 to 1
+    leapfrog: int
+    acceptance: float
+    particles: int
+
+
+class Sandwich(NamedTuple):
+    """Bounds on log p(x) of data drawn from the story itself, from below and from above."""
+
+    lower: Evidence
+    upper: Evidence
+    x: Tensor  # the data, (data, features)
+
+    def gap(self) -> tuple[float, float]:
+        """Mean of upper - lower over the data, nats, and its standard error by the spread over the data.
+
+        In expectation neither bound is off by more than this.
+        """
+        difference = self.upper.estimate - self.lower.estimate
+        error = (difference.std() / len(difference) ** 0.5).item() if len(difference) > 1 else float("nan")
+        return difference.mean().item(), error
+
+    def __str__(self) -> str:
+        gap, error = self.gap()
+        lower, upper = (evidence.estimate.mean().item() for evidence in (self.lower, self.upper))
+        return (
+            f"log p(x) of {len(self.x)} simulated data from below {lower:.3f}, from above {upper:.3f} nats per datum; "
+            f"the gap, in which both errors lie on average, is {gap:.3f} ± {error:.3f}"
+        )
+
+
+def annealed(
+    story: Story,
+    data: Batch,
+    particles: int = 32,
+    distributions: int = 100,
+    start: Start = "guide",
+    schedule: Schedule = "sigmoid",
+    leapfrog: int = 10,
+    acceptance: float = 0.65,
+    seed: int = 0,
+    progress: bool = True,
+) -> Evidence:
+    """log p(x) by annealed importance sampling with Hamiltonian transitions: a stochastic lower bound.
+
+    Chains go from f_0, the prior or the guide, to f_T(z) = p(x, z) by f_t = f_0^(1 - b_t) f_T^(b_t), moved at every t
+    by a transition that leaves f_t invariant; log w = sum_t log f_t(z_t) - log f_(t-1)(z_t), and E[w] = p(x) whatever
+    the transitions. Step sizes are tuned for every datum and temperature on a pilot run of its own and then frozen:
+    one that follows the chains would bias the estimate. Neal 2001, https://arxiv.org/abs/physics/9803008; Wu et al.
+    2017, https://arxiv.org/abs/1611.04273
+
+    Every datum has random streams of its own, as for `importance`. Data are moved together, so that a figure may
+    depend on the others in the last digits of the arithmetic.
+
+    Args:
+        story: any object with `model` and `guide` whose latents are continuous.
+        data: `(batch, features)`, or a tuple of tensors of equal length.
+        particles: K, chains per datum.
+        distributions: T, steps from f_0 to f_T.
+        start: f_0, the `guide` or the `prior`.
+        schedule: of b_t: `linear`, or `sigmoid`, whose steps are small near both ends.
+        leapfrog: steps of a trajectory.
+        acceptance: that step sizes are tuned for.
+        seed: of the random streams.
+        progress: whether to show a bar.
+
+    Raises:
+        ValueError: options out of range; a discrete latent, or one on a curved set; a start at a guide that has no
+            density; an improper prior; data that the story cannot score.
+    """
+    path = _path(start, schedule, distributions, leapfrog, acceptance, particles)
+    batch = placed(story, data)
+    with own_generators():
+        check_data(story, batch)
+        measure, factors = observed(story, as_seen(story, tuple(part[:1] for part in batch)))
+    found = _in_chunks(story, as_seen(story, batch), path, seed, progress)
+    return _evidence(found, "stochastic lower bound", path, measure, of_factors(factors))
+
+
+def bidirectional(
+    story: Story,
+    like: Batch,
+    particles: int = 32,
+    distributions: int = 100,
+    start: Start = "guide",
+    schedule: Schedule = "sigmoid",
+    leapfrog: int = 10,
+    acceptance: float = 0.65,
+    seed: int = 0,
+    progress: bool = True,
+) -> Sandwich:
+    """Bounds on log p(x) from both sides, for data that the story itself draws: bidirectional Monte Carlo.
+
+    z, x ~ p(z) p(x | z), so that z is an exact draw from p(z | x). From it the chains of `annealed` run back to f_0,
+    which weighs them by an unbiased estimate of 1 / p(x): minus its logarithm bounds log p(x) from above. The gap
+    between the two is a certificate of what `annealed` does on data like these; how like them real data are is another
+    question. Grosse et al. 2015, https://arxiv.org/abs/1511.02543
+
+    The chains of a datum share their first state, so that their spread does not hold all the error of the upper
+    bound: the gap's error is the spread over data. Arguments and errors are those of `annealed`.
+
+    Args:
+        like: one row for every datum to draw; its x does not matter, what else it holds (labels, a mask) is given.
+    """
+    path = _path(start, schedule, distributions, leapfrog, acceptance, particles)
+    with own_generators(), torch.no_grad(), evaluating(story):
+        measure, factors = observed(story, as_seen(story, tuple(part[:1] for part in placed(story, like))))
+    if factors:
+        raise ValueError(
+            f"bidirectional needs a story that draws from its own density; the factor '{factors[0]}' is drawn from by "
+            "nothing: use annealed"
+        )
+    with own_generators():
+        torch.manual_seed(seed)
+        batch, latents = simulate_jointly(story, like)
+    batch = as_seen(story, batch)
+    flat = unconstrain(story, batch, "annealing")
+    exact = flat.vector(latents)[0]  # (data, size)
+    lower = _in_chunks(story, batch, path, seed, progress)
+    upper = _in_chunks(story, batch, path, seed, progress, exact)
+    return Sandwich(
+        _evidence(lower, "stochastic lower bound", path, measure),
+        _evidence(upper, "stochastic upper bound", path, measure),
+        batch[0],
+    )
+
+
+def _path(
+    start: Start, schedule: Schedule, distributions: int, leapfrog: int, acceptance: float, particles: int
+) -> Path:
+    for option, value in {"particles": particles, "distributions": distributions, "leapfrog": leapfrog}.items():
+        if value < 1:
+            raise ValueError(f"{option} should be at least 1, got {value}")
+    if start not in ("guide", "prior"):
+        raise ValueError(f"start should be guide or prior, got {start}")
+    if not 0 < acceptance < 1:
+        raise ValueError(f"acceptance should be between 0 and 1, got {acceptance}")
+    return Path(start, betas(schedule, distributions), leapfrog, acceptance, particles)
+
+
+def betas(schedule: Schedule, distributions: int, steepness: float = 4.0) -> Tensor:
+    """The inverse temperatures b_0 = 0 to b_T = 1: `(distributions + 1,)`.
+
+    >>> betas("linear", 4)
+    tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000], dtype=torch.float64)
+    """
+    even = torch.linspace(-1, 1, distributions + 1, dtype=torch.float64)
+    if schedule == "linear":
+        return (even + 1) / 2
+    if schedule != "sigmoid":
+        raise ValueError(f"schedule should be sigmoid or linear, got {schedule}")
+    curve = torch.sigmoid(steepness * even)
+    return (curve - curve[0]) / (curve[-1] - curve[0])
+
+
+class _Chains:
+    """The chains of a chunk of data: the densities at both ends of the path, and how they are moved between them."""
+
+    def __init__(self, story: Story, batch: tuple[Tensor, ...], path: Path, names: list[bytes]):
+        self.story, self.batch, self.path, self.names = story, batch, path, names
+        self.flat = unconstrain(story, batch, "annealing")
+        if path.start == "guide":
+            check_guide_density(story, batch)
+            self.ends = guide_densities(story, batch, self.flat)
+        else:
+            self.ends = model_densities(story, batch, self.flat)
+
+    def first(self, label: str) -> Tensor:
+        """Draws from f_0, `(particles, batch, size)`, each datum's from a stream of its own."""
+        program = self.story.guide if self.path.start == "guide" else self.story.model
+        drawn = []
+        for row, name in enumerate(self.names):
+            torch.manual_seed(stream_seed(name, label))
+            trace = run(program, tuple(part[row : row + 1] for part in self.batch), self.path.particles)
+            drawn.append(self.flat.vector({site["name"]: site["value"] for site in latent_sites(trace)}))
+        return torch.cat(drawn, dim=1)
+
+    def noise(self, label: str, like: Tensor) -> Streams:
+        return Streams(self.names, label, like)
+
+    def density(self, beta: float) -> Callable[[Tensor], Tensor]:
+        """log f_t, up to a constant."""
+
+        def log_f(u: Tensor) -> Tensor:
+            log_p, log_start = self.ends(u)
+            return torch.lerp(log_start, log_p, beta)
+
+        return log_f
+
+    @torch.no_grad()
+    def slope(self, u: Tensor) -> Tensor:
+        """d log f / d beta = log p(x, u) - log f_0(u): `(particles, batch)`, in double precision."""
+        log_p, log_start = self.ends(u)
+        return log_p.double() - log_start.double()
+
+
+def _pilot(chains: _Chains) -> Iterator[tuple[Tensor, Tensor]]:
+    """Step sizes `(distributions, batch)`, by temperature, and scales `(batch, size)`, found by chains of their own.
+
+    One item for every temperature; the last one is the answer.
+    """
+    path, u = chains.path, chains.first("pilot start ")
+    scale = u.std(0) if path.particles > 1 else torch.ones_like(u[0])
+    scale = torch.where(scale > 0, scale, 1.0)
+    noise, betas = chains.noise("pilot noise ", u), path.betas.tolist()
+    step = torch.full_like(u[0, :, 0], 0.3)
+    steps = []
+    for t in range(len(betas) - 1):
+        for _ in range(1 if t else SETTLING):
+            log_f = chains.density(betas[t or 1])
+            u, accepted = transition(log_f, u, step, scale, noise, path.leapfrog)
+            step = adapt(step, accepted, path.acceptance)
+        steps.append(step)
+        yield torch.stack(steps), scale
+
+
+def _forward(chains: _Chains, steps: Tensor, scale: Tensor) -> Iterator[Tensor]:
+    """Log-weights `(particles, batch)` of chains from f_0 to f_T: the sum so far, temperature by temperature."""
+    u, betas = chains.first("start "), chains.path.betas.tolist()
+    noise, log_w = chains.noise("noise ", u), u.new_zeros(u.shape[:2], dtype=torch.float64)
+    for t in range(1, len(betas)):
+        log_w = log_w + (betas[t] - betas[t - 1]) * chains.slope(u)
+        if t < len(betas) - 1:
+            u, _ = transition(chains.density(betas[t]), u, steps[t], scale, noise, chains.path.leapfrog)
+        yield log_w
+
+
+def _backward(chains: _Chains, steps: Tensor, scale: Tensor, exact: Tensor) -> Iterator[Tensor]:
+    """Log-weights of chains from an exact draw `(batch, size)` of f_T back to f_0, by the same kernels reversed.
+
+    Their exponentials are unbiased for 1 / p(x).
+    """
+    u, betas = exact.expand(chains.path.particles, *exact.shape), chains.path.betas.tolist()
+    noise, log_w = chains.noise("back ", u), u.new_zeros(u.shape[:2], dtype=torch.float64)
+    for t in range(len(betas) - 1, 0, -1):
+        if t < len(betas) - 1:
+            u, _ = transition(chains.density(betas[t]), u, steps[t], scale, noise, chains.path.leapfrog)
+        log_w = log_w - (betas[t] - betas[t - 1]) * chains.slope(u)
+        yield log_w
+
+
+def _in_chunks(
+    story: Story, batch: tuple[Tensor, ...], path: Path, seed: int, progress: bool, exact: Tensor | None = None
+) -> Tensor:
+    """Log-weights `(particles, data)` of all the data, forward, or back from exact draws; as many at once as fit."""
+    size = max(1, CHAINS // path.particles)
+    names, found = keys(batch, seed), []
+    starts = range(0, len(names), size)
+    way = "annealing" if exact is None else "annealing back"
+
+    def temperatures() -> Iterator[Tensor | tuple[Tensor, Tensor]]:
+        for start in starts:
+            some = slice(start, start + size)
+            chains = _Chains(story, tuple(part[some] for part in batch), path, names[some])
+            steps, scale = yield from _kept(_pilot(chains))
+            moved = _forward(chains, steps, scale) if exact is None else _backward(chains, steps, scale, exact[some])
+            found.append((yield from _kept(moved)))
+
+    with evaluating(story), own_generators(), hot_loop(), torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
+        for _ in track(temperatures(), way, total=2 * len(starts) * (len(path.betas) - 1), show=progress):
+            pass
+    return torch.cat(found, dim=1)
+
+
+def _kept(items: Iterator[Any]) -> Generator[Any, None, Any]:
+    """Every item of a loop, and the last one as its result."""
+    last = None
+    for last in items:
+        yield last
+    return last
+
+
+def _evidence(log_w: Tensor, bound: Bound, path: Path, measure: str, of: str = "") -> Evidence:
+    """Forward weights estimate p(x), and the negated figures of backward ones bound it from above."""
+    figures = torch.stack([reduce(column.unsqueeze(-1)) for column in log_w.unbind(-1)])
+    ways = {"stochastic lower bound": "annealing from", "stochastic upper bound": "annealing back to"}
+    if bound == "stochastic upper bound":
+        figures[:, [COLUMNS.index("estimate"), COLUMNS.index("elbo")]] *= -1
+    method = f"{ways[bound]} the {path.start} in {len(path.betas) - 1} steps{of}"
+    return assemble(figures, bound, method, measure=measure)

@@ -1,0 +1,142 @@
+"""Draws from p(z | x) by Hamiltonian Monte Carlo, many chains of many data at once."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppvae.base import Batch, Story
+from ppvae.inference.checks import check_data, hot_loop
+from ppvae.inference.convergence import effective_draws, r_hat
+from ppvae.inference.hmc import adapt, transition
+from ppvae.inference.importance import check_proper
+from ppvae.inference.programs import as_seen, evaluating, latent_sites, placed, run
+from ppvae.inference.streams import Streams, keys, own_generators, stream_seed
+from ppvae.inference.unconstrained import model_densities, unconstrain
+from ppvae.progress import track
+
+CHAINS = 4096
+"""Chains that move at once, data times chains. It bounds the memory."""
+
+
+class Draws(NamedTuple):
+    """Draws of the latents in unbounded space, and how well the chains have mixed."""
+
+    u: Tensor  # (chains, draws, batch, size)
+    r_hat: Tensor  # (batch, size): near 1 where the chains agree
+    ess: Tensor  # (batch, size): effective number of draws
+    acceptance: Tensor  # (batch,), on average
+
+
+def hmc(
+    story: Story,
+    data: Batch,
+    draws: int = 500,
+    warm_up: int = 300,
+    chains: int = 4,
+    leapfrog: int = 8,
+    acceptance: float = 0.8,
+    seed: int = 0,
+    progress: bool = True,
+) -> Draws:
+    """Draws from p(z | x) of every datum, with a decoder that stays as it is.
+
+    Chains start at draws from the prior, so that they disagree until they have found the posterior. Step sizes and the
+    scale of every dimension are tuned for each datum in the warm-up and then frozen. Neal 2011,
+    https://arxiv.org/abs/1206.1901; R-hat and ESS as in Vehtari et al. 2021, https://arxiv.org/abs/1903.08008
+
+    Args:
+        story: any object with `model` and `guide` whose latents are continuous.
+        data: `(batch, features)`, or a tuple of tensors of equal length.
+        draws: kept from every chain.
+        warm_up: transitions before these.
+        chains: per datum.
+        leapfrog: steps of a trajectory.
+        acceptance: that step sizes are tuned for.
+        seed: of the random streams, each datum its own.
+        progress: whether to show a bar.
+
+    Raises:
+        ValueError: options out of range; a latent that is discrete or lies on a curved set; an improper prior.
+    """
+    smallest = {"draws": (draws, 4), "warm_up": (warm_up, 2), "chains": (chains, 2), "leapfrog": (leapfrog, 1)}
+    for option, (value, least) in smallest.items():
+        if value < least:
+            raise ValueError(f"{option} should be at least {least}, got {value}")
+    if not 0 < acceptance < 1:
+        raise ValueError(f"acceptance should be between 0 and 1, got {acceptance}")
+    batch = placed(story, data)
+    with own_generators():
+        check_data(story, batch)
+        batch = as_seen(story, batch)
+        with evaluating(story), torch.no_grad():
+            check_proper(story, tuple(part[:1] for part in batch))
+    names, size = keys(batch, seed), max(1, CHAINS // chains)
+    kept: list[tuple[Tensor, Tensor]] = []
+
+    def all_transitions() -> Iterator[None]:
+        for start in range(0, len(names), size):
+            some = slice(start, start + size)
+            parts = tuple(part[some] for part in batch)
+            mover = _Mover(story, parts, names[some], chains, leapfrog, acceptance)
+            yield from mover.warm(warm_up)
+            states, rates = [], []
+            for _ in range(draws):
+                rates.append(mover.move())
+                states.append(mover.u)
+                yield
+            kept.append((torch.stack(states, dim=1), torch.stack(rates).mean(0)))
+
+    total = -(-len(names) // size) * (warm_up + draws)
+    with evaluating(story), own_generators(), hot_loop(), torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
+        for _ in track(all_transitions(), "hmc", total=total, show=progress):
+            pass
+    u = torch.cat([states for states, _ in kept], dim=2)
+    return Draws(u, r_hat(u), effective_draws(u), torch.cat([rates for _, rates in kept]))
+
+
+class _Mover:
+    """The chains of a chunk of data, their step sizes and scales."""
+
+    def __init__(
+        self, story: Story, batch: tuple[Tensor, ...], names: list[bytes], chains: int, leapfrog: int, target: float
+    ):
+        flat = unconstrain(story, batch, "HMC")
+        drawn = []
+        for row, name in enumerate(names):
+            torch.manual_seed(stream_seed(name, "hmc start "))
+            trace = run(story.model, tuple(part[row : row + 1] for part in batch), chains)
+            drawn.append(flat.vector({site["name"]: site["value"] for site in latent_sites(trace)}))
+        self.u = torch.cat(drawn, dim=1)  # (chains, batch, size)
+        self.densities, self.leapfrog, self.target = model_densities(story, batch, flat), leapfrog, target
+        self.noise = Streams(names, "hmc ", self.u)
+        self.scale = torch.ones_like(self.u[0])
+        self.step = torch.full_like(self.u[0, :, 0], 0.3)
+        self.lengths = torch.Generator().manual_seed(0)
+
+    def move(self) -> Tensor:
+        """One transition of every chain; the probability of acceptance, `(batch,)`.
+
+        Trajectories differ in length: those of one length may all end where they began.
+        """
+        length = int(torch.randint(1, self.leapfrog + 1, (), generator=self.lengths))
+        self.u, accepted = transition(self._log_p, self.u, self.step, self.scale, self.noise, length)
+        return accepted.mean(0)
+
+    def _log_p(self, u: Tensor) -> Tensor:
+        return self.densities(u)[0]
+
+    def warm(self, transitions: int) -> Iterator[None]:
+        """Tune: the step size throughout, the scales once, from the second third of the transitions."""
+        seen = []
+        for number in range(transitions):
+            accepted = self.move()
+            rate = 0.5 if number < transitions // 2 else 0.1
+            self.step = adapt(self.step, accepted.unsqueeze(0), self.target, rate)
+            if transitions // 3 <= number < 2 * transitions // 3:
+                seen.append(self.u)
+            if number == 2 * transitions // 3 and len(seen) * len(self.u) >= 20:
+                self.scale = torch.cat(seen).std(0).clamp_min(1e-6)
+                self.step = torch.full_like(self.step, 0.5)
+            yield

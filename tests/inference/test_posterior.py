@@ -1,0 +1,139 @@
+"""Draws by Hamiltonian Monte Carlo against posteriors that are known."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from stories import Written, number, one_latent
+from torch import nn
+
+from ppvae.inference import hmc, posterior
+from ppvae.known import LinearGaussian, TwoLayers
+from ppvae.models import VAE, guides, likelihoods, priors
+
+
+def test_moments_of_a_linear_gaussian_story():
+    known = LinearGaussian()
+    x = known.data(8)
+    found = hmc(known.story(widen=3.0, shift=1.0), x, draws=800, warm_up=200, progress=False)  # the guide has no part
+    assert found.u.shape == (4, 800, 8, 2)
+    assert found.ess.shape == found.r_hat.shape == (8, 2)
+    deviation = known.posterior_covariance.diagonal().sqrt()
+    white = (found.u - known.posterior_mean(x)) / deviation
+    assert (white.mean((0, 1)) * found.ess.sqrt()).abs().max() < 4
+    assert found.ess.min() > 300  # the tolerance means something
+    squares = white.square().mean((0, 1)) - 1
+    assert squares.abs().max() < 0.25
+    assert abs(squares.mean()) < 4 * 2 / (found.ess.sum()) ** 0.5
+    assert abs((white[..., 0] * white[..., 1]).mean()) < 4 * 2 / (found.ess.sum() / 2) ** 0.5
+    assert found.r_hat.max() < 1.03
+    assert ((found.acceptance - 0.8).abs() < 0.15).all()
+
+
+def test_covariances_of_two_layers():
+    two = TwoLayers()
+    x = two.data(4)
+    found = hmc(two, x, draws=1500, warm_up=400, progress=False)
+    with pyro.plate("particles", 200_000, dim=-2), pyro.poutine.trace() as trace:
+        two.guide(x)  # the exact posterior
+    exact = torch.cat([trace.trace.nodes[name]["value"] for name in ("top", "z")], dim=-1)
+    error = exact.std(0) / found.ess.sqrt()
+    assert ((found.u.mean((0, 1)) - exact.mean(0)) / error).abs().max() < 4.5
+    for row in range(4):
+        ours, theirs = (torch.cov(u.reshape(-1, 5).T) for u in (found.u[:, :, row], exact[:, row]))
+        scale = theirs.diagonal().sqrt()
+        assert ((ours - theirs) / torch.outer(scale, scale)).abs().max() < 0.15
+
+
+def test_a_banana_has_the_moments_of_quadrature():
+    """z ~ N(0, I), x ~ N(z2 - z1^2 / 2, 0.2^2): a curved valley."""
+
+    def model(x):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2).double(), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z[..., 1] - z[..., 0] ** 2 / 2, 0.2), obs=x)
+
+    def guide(x):
+        pyro.sample("z", dist.Normal(torch.zeros(len(x), 2).double(), 1.0).to_event(1))
+
+    x = number([-1.0, 0.5])
+    found = hmc(Written(model, guide), x, draws=2000, warm_up=500, progress=False)
+    axis = torch.linspace(-6, 8, 1401).double()
+    a, b = torch.meshgrid(axis, axis, indexing="ij")
+    for row in range(2):
+        log_p = -(a**2 + b**2) / 2 - (x[row] - b + a**2 / 2).square() / (2 * 0.04)
+        p = (log_p - log_p.logsumexp((0, 1))).exp()
+        u = found.u[:, :, row]
+        for z, ours, power in ((a, u[..., 0], 1), (b, u[..., 1], 1), (a, u[..., 0], 2), (b, u[..., 1], 2)):
+            mean, square = (p * z**power).sum(), (p * z ** (2 * power)).sum()
+            from_draws = ours**power
+            ess = posterior.effective_draws(from_draws)
+            assert abs(from_draws.mean() - mean) < 4 * ((square - mean**2) / ess).sqrt()
+            assert ess > 200
+    assert found.r_hat.max() < 1.05
+
+
+def test_r_hat_tells_chains_that_sit_in_different_modes():
+    def story_of(gap):
+        prior = dist.Normal(number(0.0), gap)
+        return one_latent(prior, lambda z: dist.Normal(z.abs(), 0.3), lambda x: dist.Normal(x, 1.0))
+
+    apart = hmc(story_of(6.0), number([6.0, 7.0]), draws=200, warm_up=100, chains=8, progress=False)
+    assert (apart.u > 0).any()
+    assert (apart.u < 0).any()
+    assert apart.r_hat.min() > 2
+    assert apart.ess.max() < 50
+    together = hmc(story_of(1.0), number([0.1, 0.0]), draws=400, warm_up=100, chains=8, progress=False)
+    assert together.r_hat.max() < 1.05
+
+
+def test_draws_of_a_datum_do_not_depend_on_the_others(monkeypatch):
+    known = LinearGaussian()
+    x, story = known.data(6), known.story()
+    whole = hmc(story, x, draws=10, warm_up=30, progress=False)
+    torch.randn(3)
+    backwards = hmc(story, x.flip(0), draws=10, warm_up=30, progress=False)
+    torch.testing.assert_close(backwards.u.flip(2), whole.u, atol=1e-8, rtol=0)
+    monkeypatch.setattr(posterior, "CHAINS", 8)
+    parts = hmc(story, x, draws=10, warm_up=30, progress=False)
+    torch.testing.assert_close(parts.u, whole.u, atol=1e-8, rtol=0)
+    torch.testing.assert_close(parts.acceptance, whole.acceptance, atol=1e-8, rtol=0)
+    assert not torch.allclose(hmc(story, x, draws=10, warm_up=30, seed=1, progress=False).u, whole.u, atol=1e-3)
+
+
+def test_positive_latents_are_drawn_in_unbounded_space():
+    """z ~ Gamma(3, 2), x ~ Poisson(z): z | x ~ Gamma(3 + x, 3)."""
+
+    def model(x):
+        z = pyro.sample("z", dist.Gamma(number(3.0), number(2.0)))
+        pyro.sample("x", dist.Poisson(z), obs=x)
+
+    x = number([0.0, 2.0, 9.0])
+    found = hmc(Written(model, model), x, draws=1500, warm_up=200, progress=False)
+    u = found.u[..., 0]
+    mean, variance = torch.digamma(3 + x) - math.log(3), torch.polygamma(1, 3 + x)  # of log z
+    assert ((u.mean((0, 1)) - mean) / (variance / found.ess[:, 0]).sqrt()).abs().max() < 4
+    torch.testing.assert_close(u.var((0, 1)), variance, rtol=0.25, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"draws": 3}, "draws should be at least 4, got 3"),
+        ({"warm_up": 1}, "warm_up should be at least 2, got 1"),
+        ({"chains": 1}, "chains should be at least 2, got 1"),
+        ({"leapfrog": 0}, "leapfrog should be at least 1, got 0"),
+        ({"acceptance": 0.0}, "acceptance should be between 0 and 1, got 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(option, message):
+    known = LinearGaussian()
+    with pytest.raises(ValueError, match=message):
+        hmc(known.story(), known.data(2), progress=False, **option)
+
+
+def test_a_flat_prior_has_nowhere_to_start():
+    story = VAE(priors.Flat(2), likelihoods.Normal(nn.Linear(2, 5)), guides.DiagonalNormal(nn.Linear(5, 4)))
+    with pytest.raises(ValueError, match="needs a proper prior"):
+        hmc(story, torch.zeros(3, 5), progress=False)
