@@ -1,7 +1,8 @@
 """Which figures a run and a comparison have: what each one shows is computed here and drawn by `plots`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from ppvae.base import Batch
 from ppvae.data import Dataset
 from ppvae.inference.codes import codes, decode, generate, reconstruct
 from ppvae.inference.comparison import Group
-from ppvae.inference.importance import own_generators
 from ppvae.inference.programs import batch_for
+from ppvae.inference.streams import own_generators
 from ppvae.lineup import Fitted
 from ppvae.measure import kl_per_dimension
 from ppvae.models import VAE, priors
@@ -190,4 +191,22 @@ def save(figures: Figures, folder: Path) -> dict[str, tuple[Path, str]]:
     for name, (figure, caption) in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=130, bbox_inches="tight")
         saved[name] = (folder / f"{name}.png", caption)
+    return saved
+
+
+def save_what_can_be(make: Callable[[], Figures], folder: Path) -> dict[str, tuple[Path, str]]:
+    """Save figures; one that a story has no answer for (a mean, a sampler) never costs the run."""
+    try:
+        return save(make(), folder)
+    except Exception as error:
+        print(f"the run has no figures: {shorten(f'{type(error).__name__}: {error}', 120)}")
+        return {}
+
+
+def save_beside(figures: Figures, path: Path) -> list[Path]:
+    """Every figure as a PNG file beside a file of results, under its name and the figure's."""
+    saved = []
+    for name, (figure, _) in figures.items():
+        saved.append(path.with_name(f"{path.stem}-{name}.png"))
+        figure.savefig(saved[-1], dpi=130, bbox_inches="tight")
     return saved

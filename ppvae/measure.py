@@ -19,8 +19,8 @@ from ppvae.inference.codes import (
     reconstruction_log_likelihood,
     simulate,
 )
-from ppvae.inference.importance import own_generators
 from ppvae.inference.programs import batch_for, evaluating, is_point_mass, latent_sites
+from ppvae.inference.streams import own_generators
 from ppvae.inference.weights import latent_densities
 
 PAIRED = 500  # data of which every draw is weighed under every other's posterior

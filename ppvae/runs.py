@@ -17,9 +17,13 @@ from safetensors.torch import load_model, save_model
 
 from ppvae.arguments import fit_parser, parse
 from ppvae.build import build_story
-from ppvae.data import Dataset, Observation
+from ppvae.data import Dataset
 from ppvae.data import load as load_data
-from ppvae.inference.importance import Evidence, own_generators
+from ppvae.inference.annealing import Sandwich
+from ppvae.inference.evidence import COLUMNS, Evidence
+from ppvae.inference.programs import scored
+from ppvae.inference.streams import own_generators
+from ppvae.observation import Contract, Observation
 from ppvae.train import Epoch
 
 CONFIG, OBSERVATION, WEIGHTS, METRICS = "config.yaml", "observation.json", "weights.safetensors", "metrics.jsonl"
@@ -129,17 +133,47 @@ def write(folder: Path, config: str, observation: Observation, story: Any, epoch
     (folder / METRICS).write_text("".join(lines), encoding="utf-8")
 
 
-def write_evidence(run: Run, evidence: Evidence, split: str, seed: int) -> Path:
-    """The summary as JSON and the per-datum figures as CSV, replaced whole if they are there."""
-    path = run.path / f"evidence-{split}-{evidence.particles}-seed{seed}.json"
-    rows = ["datum,estimate,standard_error,ess,pareto_k,elbo,elbo_standard_error"]
-    columns = [getattr(evidence, column).tolist() for column in rows[0].split(",")[1:]]
+def write_evidence(run: Run, evidence: Evidence, way: str, split: str, seed: int) -> Path:
+    """The summary as JSON and the per-datum figures as CSV, replaced whole if they are there.
+
+    In nats per datum on the scale that was seen; `log_jacobian` takes a density to the raw scale, on which its bits per
+    dimension are. `way`, the method and what it was given, is a part of the files' names.
+    """
+    path = run.path / f"evidence-{split}-{way}-seed{seed}.json"
+    rows = [",".join(["datum", *COLUMNS])]
+    columns = [getattr(evidence, column).tolist() for column in COLUMNS]
     rows += [
         f"{datum}," + ",".join(f"{x:.9g}" for x in figures) for datum, figures in enumerate(zip(*columns, strict=True))
     ]
     _replace(path.with_suffix(".csv"), "\n".join(rows) + "\n")
-    record = {"observation": run.observation.as_dict(), "split": split, "seed": seed, **finite(evidence.summary())}
+    contract = Contract(run.observation, evidence.measure, scored(run.story))
+    summary = {
+        "of": contract.of or "p(x)",
+        "log_jacobian": contract.log_jacobian,  # log p(raw) = log_p + log_jacobian
+        "bits_per_dim": contract.bits_per_dimension(evidence.estimate.mean().item()),
+        **evidence.summary(),
+    }
+    record = {"observation": run.observation.as_dict(), "split": split, "seed": seed, **finite(summary)}
     _replace(path, json.dumps(record, indent=1) + "\n")
+    return path
+
+
+def write_bounds(run: Run, bounds: dict[int, Sandwich], way: str, seed: int) -> Path:
+    """Bounds from both sides on data that the story drew, by the number of temperatures, as JSON."""
+    path = run.path / f"evidence-simulated-{way}-seed{seed}.json"
+    rungs = [
+        {
+            "distributions": distributions,
+            "gap": both.gap()[0],
+            "gap_error": both.gap()[1],
+            "lower": finite(both.lower.summary()),
+            "upper": finite(both.upper.summary()),
+        }
+        for distributions, both in bounds.items()
+    ]
+    _replace(
+        path, json.dumps({"observation": run.observation.as_dict(), "seed": seed, "rungs": rungs}, indent=1) + "\n"
+    )
     return path
 
 

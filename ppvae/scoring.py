@@ -6,13 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppvae.inference.codes import drawn_codes, is_deterministic
-from ppvae.inference.importance import Evidence, importance, own_generators
-from ppvae.inference.laplace import laplace_sampling
+from ppvae.inference.codes import at_means, drawn_codes, is_deterministic
+from ppvae.inference.evidence import Evidence
+from ppvae.inference.importance import importance
+from ppvae.inference.laplace import held_sites, laplace_sampling
+from ppvae.inference.local import refined_sampling
+from ppvae.inference.programs import placed
+from ppvae.inference.streams import own_generators
 from ppvae.models import priors
 
 ROWS = 10_000  # draws that an ex-post prior is fitted to, at least
-PILOT = 200  # draws per datum by which its proposal is chosen
 COMPONENTS = 10  # of the density of a deterministic story's codes: Ghosh et al. 2020
 
 
@@ -49,53 +52,30 @@ def give_density(story: Any, data: tuple[Tensor, ...]) -> bool:
     return False
 
 
-def score(story: Any, data: tuple[Tensor, ...], particles: int, seed: int = 0, progress: bool = True) -> Evidence:
-    """log p(x) from the guide, or from a widened point mass at its mean for a datum of which it is a bad proposal.
+def score(
+    story: Any, data: tuple[Tensor, ...], particles: int = 1000, seed: int = 0, progress: bool = True
+) -> Evidence:
+    """log p(x) by the safest proposal for a story: half from its guide, half from a Normal refined for each datum.
 
-    It is a bad one where k-hat is above 0.5: its weights have no variance there. For such a datum the proposal with the
-    smaller k-hat is taken. Both are told by draws of a pilot's own: a k-hat goes with the figure of the same draws, and
-    to choose by it would bias the figures that are left. No datum's choice depends on others. The ELBO beside it is the
-    guide's; a point mass has none.
+    The refined Normal makes up for what a guide misses of the one posterior that it is asked for, and the guide for the
+    modes that a Normal cannot have. A point mass has no half of its own, and no ELBO; discrete latents, and those on
+    curved sets, are left to the guide. The ELBO beside the estimate is the guide's.
 
     Raises:
         NoDensity: an improper prior.
     """
     if is_deterministic(story, data):
-        found = laplace_sampling(story, data, particles, seed, progress)
+        first = tuple(part[:1] for part in placed(story, data))
+        held = held_sites(at_means(story, first))  # latents that are no code, such as a tree
+        found = (laplace_sampling if held else refined_sampling)(story, data, particles, seed, progress)
         nothing = torch.full_like(found.elbo, torch.nan)
         return replace(found, elbo=nothing, elbo_standard_error=nothing)
     by_guide = importance(story, data, particles, seed, progress)
-    if particles < 25:
-        return by_guide
-    taken = _better_widened(story, data, seed + 1, progress)
-    count = int(taken.sum())
-    if count == 0:
-        return by_guide
-    widened = laplace_sampling(story, _rows(data, taken), particles, seed, progress)
-    parts = {name: getattr(by_guide, name).clone() for name in ("estimate", "standard_error", "ess", "pareto_k")}
-    for name, part in parts.items():
-        part[taken] = getattr(widened, name)
-    method = f"{by_guide.method}, for {count} of {len(taken)} data from a widened point mass at its mean"
-    return replace(by_guide, method=method, **parts)
-
-
-def _better_widened(story: Any, data: tuple[Tensor, ...], seed: int, progress: bool) -> Tensor:
-    """For which data a pilot finds the guide a bad proposal, and a widened point mass a better one: `(data,)`."""
-    by_guide = importance(story, data, PILOT, seed, progress)
-    bad = ~(by_guide.pareto_k <= 0.5)
-    if not bad.any():
-        return bad
     try:
-        widened = laplace_sampling(story, _rows(data, bad), PILOT, seed, progress)
-    except (ValueError, NotImplementedError):  # no vector of real numbers, no second derivative, or no mean
-        return torch.zeros_like(bad)
-    better = bad.clone()
-    better[bad] = widened.pareto_k < by_guide.pareto_k[bad]
-    return better
-
-
-def _rows(data: tuple[Tensor, ...], chosen: Tensor) -> tuple[Tensor, ...]:
-    return tuple(part[chosen.to(part.device)] for part in data)
+        found = refined_sampling(story, data, particles, seed, progress, guide_share=0.5)
+    except (ValueError, NotImplementedError):  # no vector of real numbers, or no derivative
+        return by_guide
+    return replace(found, elbo=by_guide.elbo, elbo_standard_error=by_guide.elbo_standard_error)
 
 
 def _site(story: Any) -> str:

@@ -244,14 +244,17 @@ def test_evidence_is_written_per_datum_and_in_summary(tmp_path):
     story = a_run()
     run = runs.read("RUN")
     evidence = importance(story, run.data().test, particles=30)
-    path = runs.write_evidence(run, evidence, "test", 3)
+    path = runs.write_evidence(run, evidence, "importance-30", "test", 3)
     record = strict(path.read_text())
     assert record["observation"] == strict((tmp_path / "RUN" / "observation.json").read_text())
-    assert {k: v for k, v in record.items() if k != "observation"} == {"split": "test", "seed": 3, **evidence.summary()}
+    bits = -evidence.estimate.mean().item() / (4 * math.log(2))
+    scored = {"of": "p(x)", "log_jacobian": 0.0, "bits_per_dim": pytest.approx(bits)}
+    rest = {"split": "test", "seed": 3, **scored, **evidence.summary()}
+    assert {k: v for k, v in record.items() if k != "observation"} == rest
     with open(path.with_suffix(".csv"), newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["datum"]) for row in rows] == list(range(8))
-    for column in ("estimate", "standard_error", "ess", "pareto_k", "elbo", "elbo_standard_error"):
+    for column in ("estimate", "standard_error", "ess", "pareto_k", "elbo", "elbo_standard_error", "particles"):
         written = torch.tensor([float(row[column]) for row in rows])
         torch.testing.assert_close(written, getattr(evidence, column).float(), rtol=1e-6, atol=0, equal_nan=True)
     assert not list(tmp_path.glob("*.part"))
@@ -260,8 +263,9 @@ def test_evidence_is_written_per_datum_and_in_summary(tmp_path):
 def test_an_infinite_error_is_null_in_json(tmp_path):
     one = torch.tensor([1.0], dtype=torch.float64)
     infinite = torch.full((1,), math.inf, dtype=torch.float64)
-    evidence = Evidence(one, infinite, one, infinite.neg(), one, infinite, "stochastic lower bound", 1, "a method")
+    figures = (one, infinite, one, infinite.neg(), one, infinite, torch.ones(1).long())
+    evidence = Evidence(*figures, bound="stochastic lower bound", method="a method")
     a_run()
-    record = strict(runs.write_evidence(runs.read("RUN"), evidence, "test", 0).read_text())
+    record = strict(runs.write_evidence(runs.read("RUN"), evidence, "importance-1", "test", 0).read_text())
     assert record["monte_carlo_error"] is None
     assert record["log_p"] == 1.0
