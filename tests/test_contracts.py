@@ -175,8 +175,9 @@ def test_a_part_swapped_after_a_fit_is_trained_too():
 
 
 def test_nuts_runs_on_a_story_and_finds_its_posterior():
-    from known import LinearGaussian
     from pyro.infer import MCMC, NUTS
+
+    from ppvae.known import LinearGaussian
 
     known = LinearGaussian()
     story, x = known.story(), known.data(3)

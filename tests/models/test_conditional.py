@@ -6,11 +6,11 @@ import re
 import pyro.distributions as dist
 import pytest
 import torch
-from known import LinearGaussian, affine
 
 import ppvae
 from ppvae.inference import importance, log_weights
 from ppvae.inference.codes import codes, generate, reconstruct
+from ppvae.known import LinearGaussian, affine
 from ppvae.models import Conditional, guides, likelihoods, priors
 from ppvae.models.conditional import Moved
 

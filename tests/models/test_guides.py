@@ -8,7 +8,6 @@ import pyro.distributions as dist
 import pytest
 import torch
 from cases import ENCODERS, story_of
-from known import LinearGaussian, affine
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, config_enumerate
 from torch import nn
 
@@ -16,6 +15,7 @@ import ppvae
 from ppvae import networks
 from ppvae.inference import log_weights
 from ppvae.inference.codes import codes
+from ppvae.known import LinearGaussian, affine
 from ppvae.models import VAE, guides, likelihoods, priors
 from ppvae.models.sizes import Sizes
 

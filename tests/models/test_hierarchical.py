@@ -5,12 +5,12 @@ import math
 import pyro.distributions as dist
 import pytest
 import torch
-from known import affine
 from torch import nn
 
 from ppvae import networks
 from ppvae.inference import importance, log_weights
 from ppvae.inference.codes import codes
+from ppvae.known import affine
 from ppvae.models import Hierarchical, Ladder, assemble, guides, likelihoods, priors, stories
 from ppvae.models.hierarchical import LayerNormal, product
 

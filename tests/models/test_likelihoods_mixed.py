@@ -3,12 +3,12 @@
 import pyro.distributions as dist
 import pytest
 import torch
-from known import affine
 from torch import nn
 from torch.nn.functional import softplus
 
 import ppvae
 from ppvae.distributions.columns import Columns
+from ppvae.known import affine
 from ppvae.models import VAE, guides, likelihoods, priors
 
 WORDS = [

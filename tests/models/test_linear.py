@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from known import LinearGaussian
 from sklearn.decomposition import PCA as ReferencePCA
 from sklearn.decomposition import FactorAnalysis
 
@@ -13,6 +12,7 @@ import ppvae
 from ppvae import data
 from ppvae.inference import elbo, importance, log_weights
 from ppvae.inference.codes import codes, reconstruct
+from ppvae.known import LinearGaussian
 from ppvae.models import PCA, Linear, factor_analysis, ppca
 
 

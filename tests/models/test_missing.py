@@ -7,7 +7,6 @@ import pyro.distributions as dist
 import pytest
 import torch
 from cases import LIKELIHOODS, data_of, story_of
-from known import LinearGaussian
 from pyro.infer import SVI, Trace_ELBO
 from torch import nn
 
@@ -16,6 +15,7 @@ from ppvae import networks
 from ppvae.inference import elbo, importance, log_weights
 from ppvae.inference.codes import reconstruct
 from ppvae.inference.importance import prior_sampling
+from ppvae.known import LinearGaussian
 from ppvae.models import VAE, assemble, guides, likelihoods, priors
 from ppvae.models.missing import masked, observed
 

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from known import LinearGaussian, affine
 from pyro.infer import TraceEnum_ELBO
 from torch import nn
 from torch.nn import functional
@@ -13,6 +12,7 @@ import ppvae
 from ppvae import data, networks
 from ppvae.inference import elbo, enumerated_elbo, importance, log_weights, prior_sampling
 from ppvae.inference.codes import codes, generate, reconstruct
+from ppvae.known import LinearGaussian, affine
 from ppvae.models import SemiSupervised, assemble, guides, likelihoods, priors, stories
 
 CLASSES, ALPHA = 3, 0.7

@@ -1,0 +1,37 @@
+"""Posteriors where they are known: means, covariances, and whether chains have met."""
+
+from collections.abc import Iterator
+
+import torch
+
+from ppvae.inference import hmc, laplace, local_normal
+from ppvae.known import LinearGaussian
+from ppvae.selfcheck.checks import Check, against, at_most, equal
+
+WHERE = "linear-Gaussian"
+
+
+def posterior_checks(seed: int = 0) -> Iterator[Check]:
+    """The Laplace approximation, a Normal refined for every datum, and Hamiltonian Monte Carlo."""
+    known = LinearGaussian()
+    story, x = known.story(widen=1.4, shift=0.3), known.data(12)
+    mean, covariance = known.posterior_mean(x), known.posterior_covariance
+    found = laplace(story, x, progress=False)
+    yield equal("posterior", WHERE, "laplace, mean", found.loc, mean)
+    yield equal("posterior", WHERE, "laplace, covariance", found.scale_tril @ found.scale_tril.mT, covariance)
+    local = local_normal(story, x, seed=seed, progress=False)
+    q = torch.distributions.MultivariateNormal(local.loc, scale_tril=local.scale_tril)
+    posterior = torch.distributions.MultivariateNormal(mean, covariance)
+    gap = torch.distributions.kl_divergence(q, posterior).max().item()
+    yield at_most("posterior", WHERE, "local_normal, largest KL to the posterior", gap, 0.02)
+    draws = hmc(story, x, draws=400, warm_up=200, seed=seed, progress=False)
+    deviation = covariance.diagonal().sqrt()
+    z = (draws.u.mean((0, 1)) - mean) / (deviation / draws.ess.sqrt())
+    worst = int(z.abs().argmax())
+    error = (deviation / draws.ess.sqrt()).reshape(-1)[worst].item()
+    figure, truth = draws.u.mean((0, 1)).reshape(-1)[worst].item(), mean.reshape(-1)[worst].item()
+    yield against("posterior", WHERE, "hmc, mean furthest off", figure, truth, error)
+    squares = ((draws.u - mean) / deviation).square().mean((0, 1))  # 1 on average
+    error = (2 / draws.ess.mean() / squares.numel()) ** 0.5 * 1.5  # of squares, which have a longer memory than means
+    yield against("posterior", WHERE, "hmc, variance over the posterior's", squares.mean().item(), 1.0, error.item())
+    yield at_most("posterior", WHERE, "hmc, largest R-hat", draws.r_hat.max().item(), 1.05)
