@@ -152,6 +152,7 @@ def sandwich(curves: Mapping[str, Bounds], title: str) -> Figure:
     axis.set_ylabel("log p(x), nats per datum")
     axis.set_title("▼ upper bound   ▲ lower bound   bars: ± 2 Monte Carlo errors", fontsize=9)
     _log_counts(axis, "intermediate distributions")
+    axis.set_xticks(sorted({count for curve in curves.values() for count in curve.distributions.tolist()}))
     axis.legend(fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
     return figure

@@ -103,7 +103,7 @@ def notes(seeds: int) -> list[str]:
         "recon. error: squared, summed over features, as seen, on a scale from 0 to 1; active: latents that follow x",
         "continuity: largest speed of the decoded datum along straight paths between codes, over its median; 1 is even",
         "precision: the share of draws from p(x) that lie among the test data; recall: of test data among such draws",
-        "autoencoders: p(z) is a mixture of Gaussians fitted to their codes; -log p(x) is from a Normal refined for each datum",
+        "autoencoders: p(z) is a mixture of Gaussians fitted to their codes, and a Normal is refined for each datum",
         "1-NN and probe: accuracy of labels from the code, by its nearest neighbour and by logistic regression",
     ]
     if seeds == 1:

@@ -16,7 +16,7 @@ from ppvae.inference.annealing import Sandwich
 from ppvae.inference.evidence import error_of_mean
 from ppvae.inference.importance import draws
 from ppvae.inference.programs import batch_for, scored
-from ppvae.inference.tail import fit_tail
+from ppvae.inference.tail import fit_tail, pareto_k
 from ppvae.inference.workers import in_processes
 from ppvae.observation import Contract
 from ppvae.scoring import give_density, score
@@ -40,7 +40,8 @@ METHODS: dict[str, Callable[..., Any]] = {
 }
 """Ways to estimate log p(x), by name: `score` draws half from the guide, half from a Normal refined for each datum."""
 
-LADDER_ROWS = 100  # data whose mean the K-ladder shows
+FIGURE_DRAWS = 1000
+FIGURE_ROWS = 200  # data that the figures are of, at most
 Batch = tuple[Tensor, ...]
 
 
@@ -85,7 +86,7 @@ def run(options: Namespace) -> None:
         print(line)
     print(f"saved in {path}")
     if options.method in {"score", "importance"} and torch.isfinite(evidence.elbo).any():
-        saved = figures.save_beside(of_weights(found.story, batch, evidence, options.seed), path)
+        saved = figures.save_beside(of_weights(found.story, batch, FIGURE_DRAWS, options.seed), path)
         print(f"figures: {', '.join(map(str, saved))}")
 
 
@@ -120,25 +121,17 @@ def _notes(run: runs.Run, evidence: Evidence) -> list[str]:
     return notes
 
 
-def of_weights(story: Any, batch: Batch, evidence: Evidence, seed: int) -> figures.Figures:
-    """The weights of the datum with the largest k-hat, and how the bound rises with K on the first of the data."""
-    particles = int(evidence.particles.max())
-    worst = int(torch.nan_to_num(evidence.pareto_k, nan=-torch.inf).argmax())
-    log_w = draws(story, tuple(part[worst : worst + 1] for part in batch), particles, seed, progress=False)
-    some = tuple(part[:LADDER_ROWS] for part in batch)
-    rungs = ladder(draws(story, some, particles, seed))
-    rows = len(some[0])
+def of_weights(story: Any, batch: Batch, particles: int, seed: int) -> figures.Figures:
+    """The guide's weights for the datum with the largest k-hat, and how the bound rises with K: of the first data."""
+    log_w = draws(story, tuple(part[:FIGURE_ROWS] for part in batch), particles, seed)
+    worst = int(pareto_k(log_w).nan_to_num(nan=-torch.inf).argmax())
+    rows = log_w.shape[1]
+    tail = fit_tail(log_w[:, worst : worst + 1])
+    heading = f"Weights of the guide's draws for datum {worst}, the worst of {rows}"
+    steps = ladder(log_w)
     return {
-        "weights": (
-            evidence_plots.weight_histogram(
-                log_w[:, 0], fit_tail(log_w), f"Weights of the guide's draws for datum {worst}, the worst of {len(batch[0])}"
-            ),
-            "",
-        ),
-        "ladder": (
-            evidence_plots.k_ladder({"draws from the guide": rungs}, f"Bound by K draws, mean over {rows} data"),
-            "",
-        ),
+        "weights": (evidence_plots.weight_histogram(log_w[:, worst], tail, heading), ""),
+        "ladder": (evidence_plots.k_ladder({"the guide": steps}, f"Bound by K draws from the guide, {rows} data"), ""),
     }
 
 

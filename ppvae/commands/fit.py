@@ -72,5 +72,6 @@ def records(story: Any, dataset: Dataset, objective: Objective, options: Namespa
         yield train.assess(story, data, objective, valid)
         return
     training = train.begin(story, options.lr, options.seed)
-    epochs = train.run(training, data, objective, options.epochs, options.batch_size, valid, dataset.resample, options.warm_up)
+    passes = (options.epochs, options.batch_size, valid, dataset.resample, options.warm_up)
+    epochs = train.run(training, data, objective, *passes)
     yield from track(epochs, "fit", total=options.epochs)

@@ -15,8 +15,8 @@ TOLERATED = 0.05  # share of data with k-hat > 0.7 above which an estimate is pr
 
 COLUMNS = {
     "neg_elbo": "test -ELBO, nats per datum, of a density on the raw scale; lower is better",
-    "neg_log_p": "test -log p(x) by importance sampling half from the guide, half from a Normal refined for each datum, "
-    "nats per datum, of a density on the raw scale; lower is better",
+    "neg_log_p": "test -log p(x) by importance sampling, half from the guide, half from a Normal refined for each "
+    "datum, nats per datum, of a density on the raw scale; lower is better",
     "monte_carlo_error": "Monte Carlo standard error of that mean",
     "bits_per_dim": "that -log p(x) / (features ln 2); none where values are missing",
     "behind": "how far -log p(x) is behind the best of its group, nats per datum",
