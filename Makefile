@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: .venv/ready
 	@rm -rf demo
@@ -16,6 +16,19 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# ROOT=folder measures on MNIST, which it should hold as torchvision lays it; made-up digits without
+bench: .venv/ready benchmarks/.venv/ready
+	@$(BIN)/python benchmarks/run.py $(if $(ROOT),--root $(ROOT))
+	@$(BIN)/python benchmarks/scaling.py
+
+benchmarks/.venv/ready: benchmarks/requirements.txt constraints.txt
+	@echo "setting up the peers in benchmarks/.venv; a peer that cannot be had is left out"
+	@$(PYTHON) -m venv benchmarks/.venv
+	@benchmarks/.venv/bin/pip install --quiet --upgrade "pip>=25.1"
+	-@benchmarks/.venv/bin/pip install --quiet --constraint constraints.txt torch --requirement benchmarks/requirements.txt
+	-@benchmarks/.venv/bin/pip install --quiet --no-deps pythae==0.1.2
+	@touch $@
+
 .venv/ready: pyproject.toml constraints.txt
 	@echo "setting up .venv (about a minute; torch is large)"
 	@$(PYTHON) -m venv .venv
@@ -24,4 +37,4 @@ lint: .venv/ready
 	@touch $@
 
 clean:
-	rm -rf .venv demo .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv benchmarks/.venv demo .mypy_cache .pytest_cache .ruff_cache

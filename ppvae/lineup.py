@@ -161,7 +161,8 @@ def enter(
     if options.pretrain:
         pretrain(story, seen, epochs=options.pretrain, **steps)
     if learns(story):
-        rest: Any = {"epochs": options.epochs, "warm_up": options.warm_up, "valid": valid, "transform": data.resample, **steps}
+        chosen = {name: options[name] for name in ("epochs", "warm_up", "clip", "schedule", "compile")}
+        rest: Any = {"valid": valid, "transform": data.resample, **chosen, **steps}
         history = fit(story, train, objective=objective, **rest)
     settle(story, seen)
     measures = {"seconds": time.perf_counter() - start} | representation(story, drawn)

@@ -1,23 +1,29 @@
 """fit(): one loop for every story and objective. It knows neither Pyro nor any model."""
 
-import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ppvae.base import Batch, Objective, Story
+from ppvae.batches import Memory, Source, Stream
 from ppvae.inference.checks import check_data, check_parameters, hot_loop, not_finite
 from ppvae.inference.objectives import elbo
+from ppvae.inference.objectives.warming import warmed
 from ppvae.inference.programs import evaluating, networks_of, placed
-from ppvae.progress import track
+from ppvae.progress import console, track
+from ppvae.state import MakeOptimizer, Training, cosine, finite, generator_states, generators_of, set_generators
+from ppvae.steps import Compile, Steps
 
 Transform = Callable[[Tensor], Tensor]
+Data = Batch | Stream | Dataset[Any]
+Schedule = Literal["constant", "cosine"]
 
 
 class NotFinite(ValueError):
@@ -53,51 +59,33 @@ class History:
         return sum(epoch.seconds for epoch in self.epochs)
 
 
-class Training:
-    """The whole state of a fit: weights, optimiser, steps, and the generators that every draw comes from.
+@dataclass
+class Course:
+    """What does not change from epoch to epoch."""
 
-    `state_dict` and `load_state_dict` stop and continue a fit exactly: nothing random comes from anywhere else.
-    """
-
-    def __init__(self, story: Story, lr: float = 1e-3, seed: int = 0):
-        self.story: Any = story
-        self.networks = networks_of(story)
-        self.parameters = [parameter for parameter in self.networks.parameters() if parameter.requires_grad]
-        if not self.parameters:
-            raise ValueError("fit should have something to learn; no parameter of this story requires a gradient")
-        self.optimizer = torch.optim.Adam(self.parameters, lr=lr, fused=True)
-        self.epoch = 0
-        self.order = torch.Generator().manual_seed(seed)  # of the batches
-        with _generators_of(None) as noise:  # of the guide's draws, dropout and fresh binarisation
-            torch.manual_seed(seed)
-        self.noise = noise
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "story": copy.deepcopy(self.networks.state_dict()),
-            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
-            "epoch": self.epoch,
-            "order": self.order.get_state(),
-            "noise": list(self.noise),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.networks.load_state_dict(state["story"])
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self.epoch = state["epoch"]
-        self.order.set_state(state["order"])
-        self.noise[:] = state["noise"]
+    training: Training
+    source: Source
+    steps: Steps
+    batch_size: int
+    batch: Callable[..., tuple[Tensor, ...]]  # of a batch's tensors, transformed
+    epochs: int  # there will be, those before a stop included
+    clip: float | None
+    schedule: Schedule
 
 
 def fit(
     story: Story,
-    data: Batch,
+    data: Data,
     *,
     objective: Objective = elbo,
     epochs: int = 100,
     batch_size: int = 128,
     lr: float = 1e-3,
     seed: int = 0,
+    warm_up: int = 0,
+    clip: float | None = None,
+    schedule: Schedule = "constant",
+    compile: Compile = "auto",
     valid: Batch | None = None,
     transform: Transform | None = None,
     progress: bool = True,
@@ -106,26 +94,35 @@ def fit(
 
     Args:
         story: any object with `model` and `guide` that is, or holds, an `nn.Module`; its parameters decide the device.
-        data: `(N, features)`, or a tuple of tensors of equal length for `model(*data)`.
+        data: `(N, features)`, or a tuple of tensors of equal length for `model(*data)`; a `torch.utils.data.Dataset` of
+            rows, or a `Stream` of one, where they do not fit into memory.
         objective: `(story, batch)` to a scalar loss, nats per datum; give it arguments with `functools.partial`.
         epochs: passes over the data.
         batch_size: rows per step; the last batch of a pass may be smaller.
         lr: Adam's step size.
         seed: of everything random in the fit; torch's global generators are left as they were.
+        warm_up: epochs over which the objective's beta rises from 0, a little every step; 0 for none.
+        clip: largest norm that the gradient may have, that of all parameters together; any, where it is not given.
+        schedule: of the step size: `constant`, or `cosine`, which lets it fall to 0 along half a wave.
+        compile: `auto` compiles the step where that is estimated to save more time than it takes, as only longer fits
+            do; or `always`, or `never`. The story then runs once as Python and its operators are repeated: what it
+            should do beside them (printing, keeping a list) needs `never`.
         valid: data on which the objective is evaluated after every epoch, with the same noise each time.
         transform: applied to every training batch's first tensor: `Dataset.resample`, for fresh binarisation.
-        progress: whether to show a bar.
+        progress: whether to show a bar, and to say in one line whether a longer fit is compiled, and why.
 
     Returns:
         History: per epoch the training and the validation loss, nats per datum, and the seconds.
 
     Raises:
-        ValueError: data outside the likelihood's support, not finite or of the wrong shape; options out of range.
+        ValueError: data outside the likelihood's support, not finite or of the wrong shape; options out of range; a
+            warm-up longer than the fit, or of an objective without beta.
         NotFinite: a loss that is not finite; the story keeps the last good parameters.
     """
     training = begin(story, lr, seed)
     history = History()
-    records = run(training, data, objective, epochs, batch_size, valid, transform)
+    given = (objective, epochs, batch_size, valid, transform, warm_up, clip, schedule, compile, progress)
+    records = run(training, data, *given)
     for record in track(records, "fit", total=epochs, show=progress):
         history.epochs.append(record)
     return history
@@ -136,51 +133,85 @@ def learns(story: Story) -> bool:
     return any(parameter.requires_grad for parameter in networks_of(story).parameters())
 
 
-def begin(story: Any, lr: float = 1e-3, seed: int = 0) -> Training:
-    """The state of a fit before its first step."""
+def begin(story: Any, lr: float = 1e-3, seed: int = 0, optimizer: MakeOptimizer | None = None) -> Training:
+    """The state of a fit before its first step.
+
+    Args:
+        story: any object with `model` and `guide` that is, or holds, an `nn.Module`.
+        lr: Adam's step size.
+        seed: of everything random in the fit.
+        optimizer: another optimiser than Adam, or several groups of parameters: a function of the parameters that
+            learn, such as `lambda parameters: torch.optim.SGD(parameters, lr=0.1)`.
+    """
     if isinstance(story, type) or not isinstance(story, Story):
         kind = story.__name__ if isinstance(story, type) else type(story).__name__
         raise ValueError(f"a story to fit should be an object with model and guide, got {kind}")
     if not 0 < lr < math.inf:
         raise ValueError(f"lr should be positive and finite, got {lr}")
-    return Training(story, lr, seed)
+    return Training(story, lr, seed, optimizer)
 
 
 def run(
     training: Training,
-    data: Batch,
+    data: Data,
     objective: Objective,
     epochs: int,
     batch_size: int,
     valid: Batch | None = None,
     transform: Transform | None = None,
+    warm_up: int = 0,
+    clip: float | None = None,
+    schedule: Schedule = "constant",
+    compile: Compile = "auto",
+    say: bool = False,
 ) -> Iterator[Epoch]:
-    """Train for `epochs` more epochs, yielding a record after each. Between two of them the caller may do anything."""
+    """Train for `epochs` more epochs, yielding a record after each. Between two of them the caller may do anything.
+
+    A warm-up and a schedule count from the training's first epoch. What was stopped goes on as `compile` chose before.
+    """
     for option, value in {"epochs": epochs, "batch_size": batch_size}.items():
         if value < 1:
             raise ValueError(f"{option} should be at least 1, got {value}")
+    if clip is not None and not 0 < clip < math.inf:
+        raise ValueError(f"clip should be positive and finite, got {clip}")
+    if schedule not in get_args(Schedule):
+        raise ValueError(f"schedule should be {' or '.join(get_args(Schedule))}, got {schedule}")
+    at = warmed(objective, warm_up, training.epoch + epochs)
     story: Any = training.story
-    batch = placed(story, data)
+    source = _source(story, data)
     held_out = None if valid is None else placed(story, valid)
-    with _generators_of(list(training.noise)):
-        check_data(story, _transformed(batch, transform))
-        check_parameters(story, batch)
+
+    def batch(*given: Tensor) -> tuple[Tensor, ...]:
+        return _transformed(source.batch(*given), transform)
+
+    def loss(gone: Tensor, *given: Tensor) -> Tensor:
+        return at(gone)(story, batch(*given))
+
+    with generators_of(list(training.noise)):
+        sample = placed(story, source.sample())
+        check_data(story, _transformed(sample, transform))
+        check_parameters(story, sample)
         if held_out is not None:
             check_data(story, held_out)
+    left = epochs * math.ceil(len(source) / batch_size)
+    tell = partial(console.print, highlight=False, soft_wrap=True) if say else None
+    steps = Steps(loss, training.networks, compile, left, training.way, tell)
+    total = training.epoch + epochs
+    course = Course(training, source, steps, min(batch_size, len(source)), batch, total, clip, schedule)
     for _ in range(epochs):
         start = time.perf_counter()
         before = training.state_dict()
         try:
-            loss = _pass(training, batch, objective, batch_size, transform)
+            mean = _pass(course)
         except BaseException:  # stopped by hand, or by the objective: an epoch is done whole or not at all
             training.load_state_dict(before)
             raise
-        if not math.isfinite(loss) or not _finite(training.parameters):
+        if not math.isfinite(mean) or not finite(training.parameters):
             training.load_state_dict(before)
-            _find_not_finite(training, batch, objective, batch_size, transform)
+            _find_not_finite(course)
         training.networks.eval()
         valid_loss = None if held_out is None else _validate(story, held_out, objective)
-        yield Epoch(training.epoch, loss, valid_loss, time.perf_counter() - start)
+        yield Epoch(training.epoch, mean, valid_loss, time.perf_counter() - start)
 
 
 def assess(story: Any, data: Batch, objective: Objective, valid: Batch) -> Epoch:
@@ -190,111 +221,80 @@ def assess(story: Any, data: Batch, objective: Objective, valid: Batch) -> Epoch
     return Epoch(0, losses[0], losses[1], time.perf_counter() - start)
 
 
-def _pass(
-    training: Training,
-    batch: tuple[Tensor, ...],
-    objective: Objective,
-    batch_size: int,
-    transform: Transform | None,
-) -> float:
-    """One epoch; its mean loss. Nothing is read back from the device before the end."""
-    total = torch.zeros((), device=batch[0].device)
-    training.networks.train()
-    with _generators_of(training.noise), hot_loop():
-        for rows in _batches(training, len(batch[0]), batch_size):
-            total += _step(training, _rows(batch, rows, transform), objective) * len(rows)
-    training.epoch += 1
-    return total.item() / len(batch[0])
-
-
-def _batches(training: Training, data: int, batch_size: int) -> tuple[Tensor, ...]:
-    device = training.parameters[0].device
-    return torch.randperm(data, generator=training.order).to(device).split(batch_size)
-
-
-def _rows(batch: tuple[Tensor, ...], rows: Tensor, transform: Transform | None) -> tuple[Tensor, ...]:
-    return _transformed(tuple(part[rows] for part in batch), transform)
+def _source(story: Story, data: Data) -> Source:
+    if isinstance(data, Stream):
+        return data
+    return Stream(data) if isinstance(data, Dataset) else Memory(placed(story, data))
 
 
 def _transformed(batch: tuple[Tensor, ...], transform: Transform | None) -> tuple[Tensor, ...]:
     return batch if transform is None else (transform(batch[0]), *batch[1:])
 
 
-def _step(training: Training, batch: tuple[Tensor, ...], objective: Objective) -> Tensor:
-    loss = objective(training.story, batch)
-    training.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    training.optimizer.step()
-    return loss.detach()
+def _pass(course: Course) -> float:
+    """One epoch; its mean loss. Nothing is read back from the device before the end."""
+    training = course.training
+    total = torch.zeros((), device=training.parameters[0].device)
+    with generators_of(training.noise), hot_loop():
+        for rows, given in _batches(course):
+            total += _step(course, rows, given) * rows
+    training.epoch += 1
+    training.way = course.steps.way
+    return total.item() / len(course.source)
+
+
+def _batches(course: Course) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+    """Of every batch of an epoch its rows and the loss's tensors: the first is how many epochs have gone by before."""
+    training, device = course.training, course.training.parameters[0].device
+    training.networks.train()
+    course.steps.gradients.refresh()
+    count = math.ceil(len(course.source) / course.batch_size)
+    gone = (training.epoch + torch.arange(count, device=device) / count).unbind()
+    for place, (rows, given) in enumerate(course.source.epoch(training.order, course.batch_size, device)):
+        if course.schedule == "cosine":
+            training.set_rate(cosine(training.epoch + place / count, course.epochs))
+        yield rows, (gone[place], *given)
+
+
+def _step(course: Course, rows: int, given: tuple[Tensor, ...]) -> Tensor:
+    loss = course.steps(*given, whole=rows == course.batch_size)
+    if course.clip is not None:
+        torch.nn.utils.clip_grad_norm_(course.training.parameters, course.clip)
+    course.training.optimizer.step()
+    return loss
 
 
 @torch.no_grad()
 def _validate(story: Story, batch: tuple[Tensor, ...], objective: Objective) -> float:
     total = 0.0
-    with evaluating(story), _generators_of(None), hot_loop():
+    with evaluating(story), generators_of(None), hot_loop():
         torch.manual_seed(0)  # the same noise after every epoch: a curve without its jitter
         for parts in zip(*(part.split(1024) for part in batch), strict=True):
             total += objective(story, parts).item() * len(parts[0])
     return total / len(batch[0])
 
 
-def _find_not_finite(
-    training: Training,
-    batch: tuple[Tensor, ...],
-    objective: Objective,
-    batch_size: int,
-    transform: Transform | None,
-) -> None:
+def _find_not_finite(course: Course) -> None:
     """Repeat the epoch step by step, up to the step that breaks; stop before it and say where it broke."""
-    epoch = training.epoch + 1
-    with _generators_of(training.noise), hot_loop():
-        for step, rows in enumerate(_batches(training, len(batch[0]), batch_size), start=1):
+    training, epoch = course.training, course.training.epoch + 1
+    with generators_of(training.noise), hot_loop():
+        for step, (rows, given) in enumerate(_batches(course), start=1):
             before = training.state_dict()
-            noise = _generator_states()
-            part = _rows(batch, rows, transform)
-            loss = _step(training, part, objective)
-            if torch.isfinite(loss) and _finite(training.parameters):
+            noise = generator_states()
+            loss = _step(course, rows, given)
+            if torch.isfinite(loss) and finite(training.parameters):
                 continue
             gradients = [
-                n for n, p in training.networks.named_parameters() if p.grad is not None and not _finite([p.grad])
+                n for n, p in training.networks.named_parameters() if p.grad is not None and not finite([p.grad])
             ]
             training.load_state_dict(before)
-            _set_generators(noise)
+            set_generators(noise)
             if torch.isfinite(loss):
                 what = f"the gradient of {gradients[0] if gradients else 'a parameter'} is not finite"
             else:
-                what = f"the loss is {loss.item()} at {not_finite(training.story, _rows(batch, rows, transform))}"
+                what = f"the loss is {loss.item()} at {not_finite(training.story, course.batch(*given[1:]))}"
             raise NotFinite(
                 f"{what} in epoch {epoch}, step {step}; the story keeps the last good parameters "
                 "(a smaller lr, or data scaled to values near 1, may help)"
             )
     raise NotFinite(f"the loss was not finite in epoch {epoch}, and was finite when the epoch was repeated")
-
-
-def _finite(parameters: Sequence[Tensor]) -> bool:
-    return all(bool(torch.isfinite(parameter).all()) for parameter in parameters)
-
-
-def _generator_states() -> list[Tensor]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return [torch.get_rng_state(), *cuda]
-
-
-def _set_generators(states: list[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    if len(states) > 1:
-        torch.cuda.set_rng_state_all(states[1:])
-
-
-@contextmanager
-def _generators_of(states: list[Tensor] | None) -> Iterator[list[Tensor]]:
-    """Draw from a fit's own generators for a while; `states` is left where they got to, the global ones untouched."""
-    outside = _generator_states()
-    mine = [] if states is None else states
-    if mine:
-        _set_generators(mine)
-    try:
-        yield mine
-    finally:
-        mine[:] = _generator_states()
-        _set_generators(outside)

@@ -1,6 +1,7 @@
 """Fixtures that every test may use, and stories whose answers are known."""
 
 import doctest
+import math
 
 import pyro
 import pytest
@@ -14,6 +15,12 @@ def _seeded(doctest_namespace):
     doctest_namespace.update(torch=torch, pyro=pyro)
     yield
     pyro.clear_param_store()
+
+
+@pytest.fixture(autouse=True)
+def _never_compiled(monkeypatch):
+    """However busy the machine is, a fit of a test is no long one; the tests of that choice set it themselves."""
+    monkeypatch.setattr("ppvae.steps.SHORT", math.inf)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """fit(): exact where an exact answer is known, reproducible, resumable, and clear about what it refuses."""
 
 import hashlib
+import itertools
 import math
 from functools import partial
 
@@ -8,14 +9,15 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from known import LinearGaussian, affine
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
 import ppvae
 from ppvae import data, networks, train
-from ppvae.inference import elbo, iwae
+from ppvae.inference import ciwae, elbo, iwae
+from ppvae.known import LinearGaussian, affine
 from ppvae.models import VAE, Autoencoder, assemble, guides, likelihoods, priors
+from ppvae.steps import NotCompiled
 
 
 def binary_story(seed=0, encoder=lambda: networks.mlp(5, [8], 4)):
@@ -311,7 +313,7 @@ def test_a_nan_loss_names_epoch_and_site_and_keeps_the_last_good_parameters():
     records = []
 
     def collect():
-        for record in train.run(train.begin(story, lr=1e-2), 3 + torch.randn(64, 5), elbo, 100, 16):
+        for record in train.run(train.begin(story, lr=1e-2), 3 + torch.randn(64, 5), elbo, 100, 16, compile="never"):
             records.append(record)
 
     with pytest.raises(
@@ -336,7 +338,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_parameters():
     story = failing_story(Cliff(nn.Linear(2, 5)))
     nn.init.zeros_(story.likelihood.network.bias)
     with pytest.raises(train.NotFinite, match=r"gradient of likelihood\.network\.bias is not finite in epoch"):
-        fit(story, 3 + torch.randn(64, 5), lr=1e-2, epochs=100)
+        fit(story, 3 + torch.randn(64, 5), lr=1e-2, epochs=100, compile="never")
     assert all(parameter.isfinite().all() for parameter in story.parameters())
 
 
@@ -399,3 +401,169 @@ def test_a_latent_size_that_would_broadcast_is_refused():
     story.prior = priors.StandardNormal(1)
     with pytest.raises(ValueError, match=r"'z' has event_shape \(1,\) in the model, and the guide draws \(2,\)"):
         fit(story, binary_data())
+
+
+def watched(betas):
+    """The ELBO, which notes the beta of every training step."""
+
+    def objective(story, batch, beta=1.0):
+        if story.training:
+            betas.append(beta)
+        else:
+            assert beta == 0.8  # a validation loss is of what was asked for
+        return elbo(story, batch, beta=beta)
+
+    return partial(objective, beta=0.8)
+
+
+def test_beta_rises_by_steps_to_its_value_and_stays_there():
+    betas = []
+    fit(binary_story(), binary_data(), objective=watched(betas), epochs=3, warm_up=2, valid=binary_data(5))
+    assert all(isinstance(beta, torch.Tensor) and beta.shape == () for beta in betas)
+    torch.testing.assert_close(torch.stack(betas[:8]), 0.8 * torch.arange(8) / 8)  # four batches an epoch
+    assert all(beta.item() == pytest.approx(0.8) for beta in betas[8:])
+    assert len(betas) == 12
+
+
+def test_a_warm_up_changes_the_fit_and_without_one_beta_is_as_given():
+    plain, warm, betas = binary_story(), binary_story(), []
+    fit(plain, binary_data(), objective=watched(betas))
+    assert betas == [0.8] * 12
+    fit(warm, binary_data(), objective=watched([]), warm_up=3)
+    assert fingerprint(plain) != fingerprint(warm)
+
+
+def test_a_warm_up_that_was_stopped_goes_on_where_it_was(tmp_path):
+    unbroken, stopped = binary_story(), binary_story()
+    whole = list(train.run(train.begin(unbroken), binary_data(), elbo, 4, 16, warm_up=3))
+    first = train.begin(stopped)
+    parts = list(itertools.islice(train.run(first, binary_data(), elbo, 4, 16, warm_up=3), 2))
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    continued = binary_story(seed=9)
+    second = train.begin(continued, seed=9)
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    parts += train.run(second, binary_data(), elbo, 2, 16, warm_up=3)
+    assert [record.loss for record in parts] == [record.loss for record in whole]
+    assert fingerprint(continued) == fingerprint(unbroken)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"warm_up": -1}, "warm_up should be at least 0, got -1"),
+        ({"warm_up": 30, "epochs": 10}, "no longer than the run, got warm_up 30 in 10 epochs: .* at most 10"),
+        ({"warm_up": 2, "objective": partial(iwae, particles=3)}, "with a beta to raise, got iwae: such as elbo"),
+        ({"warm_up": 2, "objective": ciwae}, "weight of a KL, got ciwae"),
+    ],
+)
+def test_a_warm_up_that_could_not_be_is_refused(options, words):
+    before = fingerprint(binary_story())
+    story = binary_story()
+    with pytest.raises(ValueError, match=words):
+        fit(story, binary_data(), **options)
+    assert fingerprint(story) == before
+
+
+def replayed(story, **options):
+    """A training whose steps are replayed from the first on."""
+    training = train.begin(story, **options)
+    training.way = "replayed"
+    return training
+
+
+def test_a_replayed_fit_is_the_eager_one():
+    """With dropout, batch normalisation, fresh binarisation, a warm-up, a smaller last batch and a clipped gradient."""
+    grey = torch.rand(50, 5)
+    options = {"epochs": 4, "batch_size": 16, "transform": torch.bernoulli, "warm_up": 2, "clip": 1.0}
+    stories = [binary_story(encoder=dropout) for _ in range(2)]
+    curves = [
+        [record.loss for record in train.run(training, grey, elbo, **options)]
+        for training in (train.begin(stories[0]), replayed(stories[1]))
+    ]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)
+    for one, two in zip(stories[0].state_dict().values(), stories[1].state_dict().values(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stopped_fit_goes_on_in_the_way_that_was_chosen_to_the_last_bit():
+    options = {"data": binary_data(), "objective": elbo, "batch_size": 16}
+    unbroken, stopped, continued = (binary_story(seed, encoder=dropout) for seed in (0, 0, 9))
+    whole = list(train.run(replayed(unbroken), epochs=4, **options))
+    first, second = replayed(stopped), train.begin(continued)
+    parts = list(train.run(first, epochs=2, **options))
+    second.load_state_dict(first.state_dict())
+    assert second.way == "replayed"
+    parts += list(train.run(second, epochs=2, **options))
+    assert [record.loss for record in parts] == [record.loss for record in whole]
+    assert fingerprint(continued) == fingerprint(unbroken)
+
+
+def test_a_number_that_is_changed_between_epochs_counts_in_a_replayed_fit():
+    story = binary_story(encoder=lambda: nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.0)))
+    seen = []
+
+    def objective(story, batch):
+        seen.append(story.encoder.network[1].p)
+        return elbo(story, batch)
+
+    for _ in train.run(replayed(story), binary_data(32), objective, epochs=2, batch_size=32):
+        story.encoder.network[1].p = 0.5
+    assert seen == [0.0, 0.0, 0.5, 0.5]  # two traces each
+
+
+def test_a_loss_that_decides_by_its_values_is_fitted_eagerly_after_a_warning():
+    def objective(story, batch):
+        loss = elbo(story, batch)
+        return loss if loss > 0 else -loss
+
+    one, two = binary_story(), binary_story()
+    with pytest.warns(NotCompiled, match=r"test_train\.py:\d+"):
+        fit(one, binary_data(), objective=objective, compile="always")
+    fit(two, binary_data(), objective=objective, compile="never")
+    assert fingerprint(one) == fingerprint(two)
+
+
+def test_a_clipped_gradient_has_no_more_than_that_norm():
+    moved = []
+    for clip in (None, 1e-3):
+        story = binary_story()
+        before = torch.cat([p.detach().flatten() for p in story.parameters()])
+        training = train.begin(story, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1.0))
+        list(train.run(training, binary_data(16), elbo, epochs=1, batch_size=16, clip=clip))
+        moved.append((torch.cat([p.detach().flatten() for p in story.parameters()]) - before).norm().item())
+    assert moved[0] > 1e-2
+    assert moved[1] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_cosine_schedule_ends_near_zero_for_every_group_and_a_constant_one_touches_nothing():
+    story = binary_story()
+
+    def groups(parameters):
+        one, two = list(story.encoder.parameters()), list(story.likelihood.parameters())
+        assert len(one) + len(two) == len(parameters)
+        return torch.optim.Adam([{"params": one}, {"params": two, "lr": 1e-4}], lr=1e-2)
+
+    training = train.begin(story, optimizer=groups)
+    rates = []
+    for _ in train.run(training, binary_data(), elbo, epochs=4, batch_size=16, schedule="cosine"):
+        rates.append([group["lr"] for group in training.optimizer.param_groups])
+    shares = [
+        0.5 * (1 + math.cos(math.pi * (4 * epoch - 1) / 16)) for epoch in range(1, 5)
+    ]  # of each epoch's last step
+    assert rates == [pytest.approx([1e-2 * share, 1e-4 * share]) for share in shares]
+    training.optimizer.param_groups[0]["lr"] = 0.3
+    list(train.run(training, binary_data(), elbo, epochs=1, batch_size=16))
+    assert training.optimizer.param_groups[0]["lr"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"clip": 0.0}, "clip should be positive and finite, got 0.0"),
+        ({"compile": "maybe"}, "compile should be auto, always, never, got maybe"),
+        ({"schedule": "linear"}, "schedule should be constant or cosine, got linear"),
+    ],
+)
+def test_options_of_the_step_out_of_range_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        fit(binary_story(), binary_data(), **options)

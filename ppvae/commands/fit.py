@@ -72,6 +72,6 @@ def records(story: Any, dataset: Dataset, objective: Objective, options: Namespa
         yield train.assess(story, data, objective, valid)
         return
     training = train.begin(story, options.lr, options.seed)
-    passes = (options.epochs, options.batch_size, valid, dataset.resample, options.warm_up)
-    epochs = train.run(training, data, objective, *passes)
+    chosen = {name: options[name] for name in ("epochs", "batch_size", "warm_up", "clip", "schedule", "compile")}
+    epochs = train.run(training, data, objective, valid=valid, transform=dataset.resample, say=True, **chosen)
     yield from track(epochs, "fit", total=options.epochs)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Size, Tensor
 
@@ -60,8 +61,7 @@ class GuideFlow(Flow):
 
         They come in pairs e, -e, so the mean of a flow that is affine is exact.
         """
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(128, *self.event_shape, dtype=torch.float64, generator=generator)
+        noise = torch.from_numpy(np.random.default_rng(0).standard_normal((128, *self.event_shape)))
         like = torch.zeros_like(self.dist.base.mean)
         noise = torch.cat([noise, -noise]).to(like).reshape(-1, *[1] * len(self.batch_shape), *self.event_shape)
         total = like

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pyro.distributions as dist
 import torch
 from torch import Size, Tensor
@@ -37,8 +38,7 @@ class RelaxedOneHot(dist.RelaxedOneHotCategorical):
     @property
     def mean(self) -> Tensor:
         """By Monte Carlo over 256 fixed draws of g, the same for every datum: it has no closed form."""
-        generator = torch.Generator().manual_seed(0)
-        noise = -torch.empty(256, *self.event_shape, dtype=torch.float64).exponential_(generator=generator).log()
+        noise = torch.from_numpy(np.random.default_rng(0).gumbel(size=(256, *self.event_shape)))
         total = torch.zeros_like(self.logits)
         for g in noise.to(self.logits):
             total = total + torch.softmax((self.logits + g) / self.temperature, dim=-1)

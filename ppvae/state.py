@@ -1,0 +1,107 @@
+"""The whole state of a fit as one value, with the generators that every draw comes from."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ppvae.base import Story
+from ppvae.inference.programs import networks_of
+from ppvae.steps import Way
+
+MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
+
+
+class Training:
+    """The whole state of a fit: weights, optimiser, steps, and the generators that every draw comes from.
+
+    `state_dict` and `load_state_dict` stop and continue a fit exactly: nothing random comes from anywhere else.
+
+    Args:
+        story: any object with `model` and `guide` that is, or holds, an `nn.Module`.
+        lr: Adam's step size.
+        seed: of the generators.
+        optimizer: makes another optimiser of the parameters that learn, in groups if it likes; one fused Adam, without.
+    """
+
+    def __init__(self, story: Story, lr: float = 1e-3, seed: int = 0, optimizer: MakeOptimizer | None = None):
+        self.story: Any = story
+        self.networks = networks_of(story)
+        self.parameters = [parameter for parameter in self.networks.parameters() if parameter.requires_grad]
+        if not self.parameters:
+            raise ValueError("fit should have something to learn; no parameter of this story requires a gradient")
+        self.optimizer = (
+            torch.optim.Adam(self.parameters, lr=lr, fused=True) if optimizer is None else optimizer(self.parameters)
+        )
+        self.epoch = 0
+        self.way: Way | None = None  # of the steps, once `compile="auto"` has settled it
+        self.order = torch.Generator().manual_seed(seed)  # of the batches
+        with generators_of(None) as noise:  # of the guide's draws, dropout and fresh binarisation
+            torch.manual_seed(seed)
+        self.noise = noise
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "story": copy.deepcopy(self.networks.state_dict()),
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "epoch": self.epoch,
+            "way": self.way,
+            "order": self.order.get_state(),
+            "noise": list(self.noise),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.networks.load_state_dict(state["story"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.epoch = state["epoch"]
+        self.way = state.get("way")
+        self.order.set_state(state["order"])
+        self.noise[:] = state["noise"]
+
+    def set_rate(self, share: float) -> None:
+        """Every group's step size, as a share of what it began with."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
+
+
+def cosine(gone: float, epochs: int) -> float:
+    """From 1 to 0 along half a wave. Loshchilov & Hutter 2017, https://arxiv.org/abs/1608.03983
+
+    >>> [round(cosine(gone, 10), 3) for gone in (0, 5, 10)]
+    [1.0, 0.5, 0.0]
+    """
+    return 0.5 * (1 + math.cos(math.pi * gone / epochs))
+
+
+def finite(parameters: Sequence[Tensor]) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in parameters)
+
+
+def generator_states() -> list[Tensor]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return [torch.get_rng_state(), *cuda]
+
+
+def set_generators(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state_all(states[1:])
+
+
+@contextmanager
+def generators_of(states: list[Tensor] | None) -> Iterator[list[Tensor]]:
+    """Draw from a fit's own generators for a while; `states` is left where they got to, the global ones untouched."""
+    outside = generator_states()
+    mine = [] if states is None else states
+    if mine:
+        set_generators(mine)
+    try:
+        yield mine
+    finally:
+        mine[:] = generator_states()
+        set_generators(outside)

@@ -1,0 +1,133 @@
+"""A fit's steps, by the way that ends first: as ordinary Python, as a replayed graph, or compiled."""
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ppvae.compiled import Gradients, NotCompilable
+from ppvae.tracing import Loss, NotTraceable
+
+Compile = Literal["auto", "always", "never"]
+Way = Literal["eager", "replayed", "compiled"]
+
+SHORT = 3.0  # seconds: what is shorter is not worth a trace
+WARM, TIMED = 2, 5  # steps of a way before its times count, and those that are timed
+COMPILING = (8.0, 60.0)  # seconds of compiling: so many, and so many times as long as a trace
+COMPILED = 0.7  # of a replayed step's time: a compiled one's, until it is known
+
+
+class NotCompiled(UserWarning):
+    """A fit that goes on as ordinary Python, since its loss is no graph."""
+
+
+class Steps:
+    """Loss after loss with its gradients, `loss(*tensors).backward()`, by one way or another.
+
+    Eager is ordinary Python. Replayed, the operators of one step are repeated without what led to them; compiled, they
+    are fused too. The three agree to rounding, and draw the same numbers.
+
+    Args:
+        loss: of the tensors.
+        networks: what it is a function of beside them.
+        compile: always, never, or auto: the way that is estimated to end first, after a few steps have been timed.
+        left: how many steps there will be.
+        way: for auto what was chosen before a stop, if it was.
+        say: is told in one line what was chosen, and why.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        networks: nn.Module,
+        compile: Compile = "auto",
+        left: int = 0,
+        way: Way | None = None,
+        say: Callable[[str], None] | None = None,
+    ):
+        self.loss, self.networks, self.left, self.say = loss, networks, left, say
+        self.gradients = Gradients(loss, networks)
+        chosen: dict[Compile, Way | None] = {"auto": way, "always": "compiled", "never": "eager"}
+        if compile not in chosen:
+            raise ValueError(f"compile should be {', '.join(chosen)}, got {compile}")
+        self.way = chosen[compile]  # None until it is settled
+        self.trial: Way = "eager"
+        self.times: dict[Way, list[float]] = {"eager": [], "replayed": []}
+
+    def __call__(self, *tensors: Tensor, whole: bool = True) -> Tensor:
+        """The loss of some tensors; every parameter's `.grad` is set.
+
+        Args:
+            tensors: the loss's.
+            whole: whether they have the size that most have: the others are not worth a compilation of their own.
+        """
+        self.left -= 1
+        if self.way is not None or not whole:
+            return self._run(self.way or "eager", tensors, whole)
+        start = _now(tensors)
+        value = self._run(self.trial, tensors, whole)
+        self.times[self.trial].append(_now(tensors) - start)
+        if self.way is None and len(self.times[self.trial]) == WARM + TIMED:
+            self._weigh(tensors)
+        return value
+
+    def _run(self, way: Way, tensors: Sequence[Tensor], whole: bool) -> Tensor:
+        try:
+            if way != "eager":
+                return self.gradients(*tensors, compiled=whole and way == "compiled")
+        except NotCompilable as reason:
+            self._give_up("replayed", reason)
+            return self.gradients(*tensors, compiled=False)
+        except NotTraceable as reason:
+            self._give_up("eager", reason)
+        return eager(self.loss, self.networks, tensors)
+
+    def _give_up(self, way: Way, reason: Exception) -> None:
+        self.way = way
+        warnings.warn(
+            f"this fit is {way}, not compiled: {reason}; compile='never' is silent", NotCompiled, stacklevel=4
+        )
+
+    def _weigh(self, tensors: Sequence[Tensor]) -> None:
+        """Go on to time the graph, or settle the way."""
+        step = {way: median(times[WARM:]) for way, times in self.times.items() if times}
+        if "replayed" not in step and self.left * step["eager"] < SHORT:
+            self.way = "eager"
+            return
+        try:
+            graph = self.gradients.graph(*tensors)
+        except NotTraceable as reason:
+            self._give_up("eager", reason)
+            return
+        self.trial = "replayed"
+        if "replayed" in step:
+            compiling = COMPILING[0] + COMPILING[1] * graph.seconds
+            seconds: dict[Way, float] = {way: self.left * each for way, each in step.items()}
+            seconds["compiled"] = compiling + COMPILED * seconds["replayed"]
+            self.way = min((each, way) for way, each in seconds.items())[1]
+            if self.say is not None:
+                self.say(
+                    f"this fit is {self.way}: its {self.left:,} steps left take {seconds['eager']:.0f} s eager and "
+                    f"{seconds['replayed']:.0f} s replayed, as measured, or {seconds['compiled']:.0f} s compiled, "
+                    f"{compiling:.0f} s of them to compile, as estimated"
+                )
+
+
+def eager(loss: Loss, networks: nn.Module, tensors: Sequence[Tensor]) -> Tensor:
+    """The same by ordinary Python."""
+    for parameter in networks.parameters():
+        parameter.grad = None
+    value = loss(*tensors)
+    value.backward()
+    return value.detach()
+
+
+def _now(tensors: Sequence[Tensor]) -> float:
+    """Seconds, once a device has done what it was told."""
+    if tensors[0].device.type != "cpu":
+        torch.accelerator.synchronize(tensors[0].device)
+    return time.perf_counter()
