@@ -8,9 +8,16 @@ from types import ModuleType
 from jsonargparse import ArgumentParser
 
 from ppvae.arguments import PartsInBrief, parse, part_help, use_working_folder
-from ppvae.commands import compare, evaluate, fit, selfcheck
+from ppvae.commands import compare, evaluate, fit, gaps, posteriors, selfcheck
 
-COMMANDS: dict[str, ModuleType] = {"fit": fit, "evaluate": evaluate, "compare": compare, "selfcheck": selfcheck}
+COMMANDS: dict[str, ModuleType] = {
+    "fit": fit,
+    "evaluate": evaluate,
+    "compare": compare,
+    "gaps": gaps,
+    "posteriors": posteriors,
+    "selfcheck": selfcheck,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         options = parse(command_line(), words)
         if options.command is None:
-            raise ValueError("name a command: fit, evaluate, compare or selfcheck (ppvae --help tells more)")
+            raise ValueError(f"name a command: {', '.join(COMMANDS)} (ppvae --help tells more)")
         return COMMANDS[options.command].run(options[options.command]) or 0
     except (ValueError, OSError) as error:
         message = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -45,8 +45,10 @@ class LinearGaussian:
         """log p(x), or of what `mask` says is observed: `(batch,)` nats."""
         if mask is None:
             return self.marginal().log_prob(x)
-        rows = [self.marginal(seen).log_prob(row[seen]) for row, seen in zip(x, mask.bool(), strict=True)]
-        return torch.stack(rows)
+        return torch.stack([self._of_part(row, seen) for row, seen in zip(x, mask.bool(), strict=True)])
+
+    def _of_part(self, row: Tensor, seen: Tensor) -> Tensor:
+        return self.marginal(seen).log_prob(row[seen]) if seen.any() else row.new_zeros(())  # of nothing p is 1
 
     def posterior_mean(self, x: Tensor) -> Tensor:
         """E[z | x]: `(batch, latent)`."""

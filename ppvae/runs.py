@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -174,6 +174,17 @@ def write_bounds(run: Run, bounds: dict[int, Sandwich], way: str, seed: int) -> 
     _replace(
         path, json.dumps({"observation": run.observation.as_dict(), "seed": seed, "rungs": rungs}, indent=1) + "\n"
     )
+    return path
+
+
+def write_measures(run: Run, name: str, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
+    """A summary as JSON, and rows with the same columns as CSV beside it; replaced whole if they are there."""
+    path = run.path / f"{name}.json"
+    lines = [",".join(rows[0])]
+    lines += [",".join(f"{x:.9g}" if isinstance(x, float) else str(x) for x in row.values()) for row in rows]
+    _replace(path.with_suffix(".csv"), "\n".join(lines) + "\n")
+    record = {"observation": run.observation.as_dict(), "of": scored(run.story) or "p(x)", **summary}
+    _replace(path, json.dumps(record, indent=1) + "\n")
     return path
 
 

@@ -97,7 +97,8 @@ def fingerprint(*things):
                 digest.update(name.encode() + content + str(tensor.requires_grad).encode())
         digest.update(str([module.training for module in thing.modules()]).encode())
     digest.update(torch.get_rng_state().numpy().tobytes())
-    digest.update(repr(np.random.get_state()).encode() + repr(random.getstate()).encode())
+    numpys = np.random.get_state()  # noqa: NPY002
+    digest.update(repr(numpys).encode() + repr(random.getstate()).encode())
     for name, value in sorted(pyro.get_param_store().items()):
         digest.update(name.encode() + value.detach().numpy().tobytes())
         digest.update(b"none" if value.grad is None else value.grad.numpy().tobytes())

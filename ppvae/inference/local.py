@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from ppvae.base import Batch, Story
+from ppvae.inference.ascent import ascend
 from ppvae.inference.checks import check_data, hot_loop
 from ppvae.inference.evidence import Evidence
 from ppvae.inference.importance import Budget, check_budget, check_proper, estimate
@@ -52,6 +53,9 @@ def local_normal(
     lr: float = 0.05,
     seed: int = 0,
     progress: bool = True,
+    *,
+    start: LocalNormal | None = None,
+    tolerance: float | None = None,
 ) -> LocalNormal:
     """The Normal of every datum that maximises its own ELBO, E_q[log p(x, u)] + H(q), from the guide's answer on.
 
@@ -69,6 +73,9 @@ def local_normal(
         lr: the first step of Adam, in the guide's standard deviations.
         seed: of the draws.
         progress: whether to show a bar.
+        start: where each Normal begins; the guide's moments, by draws, where it is left out.
+        tolerance: nats by which a datum's ELBO should rise to go on, and then its best answer is kept; every datum is
+            given all the steps where it is left out.
 
     Raises:
         ValueError: options out of range; a latent that is discrete or lies on a curved set.
@@ -86,11 +93,12 @@ def local_normal(
     def all_steps() -> Iterator[None]:
         flat = unconstrain(story, batch, "local inference")
         check_guide(story, batch)
-        for start in starts:
-            some = slice(start, start + ROWS)
+        for first in starts:
+            some = slice(first, first + ROWS)
             parts = tuple(part[some] for part in batch)
-            q = _Whitened(*_start(story, parts, flat, names[some]), covariance)
-            yield from q.maximise(model_densities(story, parts, flat), steps, draws, lr, seed)
+            begin = _start(story, parts, flat, names[some]) if start is None else (start.loc[some], start[1][some])
+            q = _Whitened(*begin, covariance)
+            yield from q.maximise(model_densities(story, parts, flat), steps, draws, lr, seed, tolerance)
             found.append(q.normal())
 
     with own_generators(), evaluating(story), hot_loop(), torch.backends.cudnn.flags(enabled=False):
@@ -208,21 +216,21 @@ class _Whitened:
         return self.start + (self.root @ v.unsqueeze(-1)).squeeze(-1)
 
     def maximise(
-        self, densities: Callable[[Tensor], tuple[Tensor, Tensor]], steps: int, draws: int, lr: float, seed: int
+        self,
+        densities: Callable[[Tensor], tuple[Tensor, Tensor]],
+        steps: int,
+        draws: int,
+        lr: float,
+        seed: int,
+        tolerance: float | None,
     ) -> Iterator[None]:
         """Adam on the sum of every datum's ELBO."""
         parameters = [self.loc, self.log_diagonal, *([self.lower] if self.full else [])]
-        optimizer = torch.optim.Adam(parameters, lr=lr)
-        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        noise = torch.Generator().manual_seed(seed)
-        for _ in range(steps):
-            shared = torch.randn(draws, 1, self.loc.shape[-1], generator=noise, dtype=self.loc.dtype).to(self.loc)
+
+        def elbo(noise: Tensor) -> Tensor:
             tril = self.scale_tril()
-            v = self.loc + (tril @ shared.expand(-1, len(self.loc), -1).unsqueeze(-1)).squeeze(-1)
+            v = self.loc + (tril @ noise.expand(-1, len(self.loc), -1).unsqueeze(-1)).squeeze(-1)
             log_p, _ = densities(self._placed(v))  # (draws, batch)
-            loss = -(log_p.mean(0) + self.log_diagonal.sum(-1)).sum()
-            for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-                parameter.grad = gradient.nan_to_num(0.0, 0.0, 0.0)
-            optimizer.step()
-            decay.step()
-            yield
+            return log_p.mean(0) + self.log_diagonal.sum(-1)
+
+        yield from ascend(parameters, elbo, self.loc.shape[-1], steps, draws, lr, seed, tolerance)

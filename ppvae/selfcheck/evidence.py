@@ -23,7 +23,7 @@ from ppvae.inference import (
 from ppvae.inference.importance import LEAST
 from ppvae.known import Enumerable, LinearGaussian, TwoLayers
 from ppvae.models.missing import masked
-from ppvae.selfcheck.checks import Check, against, at_least, equal
+from ppvae.selfcheck.checks import LIMIT, Check, against, at_least, equal
 
 Estimator = Callable[..., Evidence]
 WIDEN, SHIFT = 1.3, 0.1  # of the guides, about the exact posterior
@@ -98,11 +98,14 @@ def unbiased(kind: str, case: Case, what: str, log_ratio: Tensor, evidence: Evid
 def calibrated(case: Case, what: str, evidence: Evidence) -> Check:
     """The errors that are reported, by the mean square of (estimate - truth) / error: 1, if they are right.
 
-    Its own error is from its spread, and at least that of normal errors.
+    Its own error is from its spread, in proportion, and at least that of normal errors; z is of its cube root, which is
+    nearly normal for a sum of squares: so errors that are too large are told as well as those that are too small.
     """
     squares = ((evidence.estimate - case.truth) / evidence.standard_error).square()
-    error = torch.maximum(squares.std(), torch.tensor(2.0).sqrt()) / len(squares) ** 0.5
-    return against("its error", case.name, what, squares.mean().item(), 1.0, error.item())
+    mean = squares.mean().item()
+    error = max((squares.std() / mean).item(), 2**0.5) / len(squares) ** 0.5
+    z = 3 * (mean ** (1 / 3) - 1) / error
+    return Check("its error", case.name, what, mean, 1.0, mean * error, z, abs(z) <= LIMIT)
 
 
 def bound_checks(seed: int = 0) -> Iterator[Check]:

@@ -144,7 +144,7 @@ def test_both_sides_of_two_layers_and_masked_data():
     assert abs(off_from_one(found.lower.estimate - truth)) < 4
     assert abs(off_from_one(truth - found.upper.estimate)) < 4
     known, mask = LinearGaussian(), torch.rand(100, 5) < 0.7
-    found = bidirectional(known.story(), (torch.zeros(100, 5).double(), mask), 4, start="prior", **QUICK)
+    found = bidirectional(known.story(2.0), (torch.zeros(100, 5).double(), mask), 4, **QUICK)
     truth = known.log_evidence(found.x, mask)
     assert abs(off_from_one(found.lower.estimate - truth)) < 4
     assert abs(off_from_one(truth - found.upper.estimate)) < 4

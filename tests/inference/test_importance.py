@@ -8,11 +8,15 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from stories import number, off_from_one, one_latent
 from torch import nn
 
 from ppvae import networks
-from ppvae.inference import Evidence, importance, prior_sampling
+from ppvae.inference import Evidence, importance, log_mean_exp, log_weights, prior_sampling, upper_bound
 from ppvae.inference import importance as importance_function
+from ppvae.inference.evidence import COLUMNS, reduce
+from ppvae.inference.importance import LEAST, Budget, _needed, draws
+from ppvae.inference.weights import effective_sample_size
 from ppvae.known import LinearGaussian
 from ppvae.models import VAE, Autoencoder, assemble, guides, likelihoods, priors
 
@@ -120,28 +124,6 @@ def test_blocks_of_particles_draw_from_different_streams(monkeypatch):
     assert not torch.allclose(many.estimate, one.estimate, atol=1e-3)  # not the first block forty times
 
 
-def test_evaluation_changes_nothing():
-    """Parameters, buffers, gradients, mode, global generators, parameter store: hashed before and after."""
-    story, x = small_story(), torch.bernoulli(torch.full((7, 5), 0.4))
-    story.encoder.network[2].eval()  # one submodule in another mode than the rest
-    elsewhere = pyro.param("elsewhere", torch.ones(2))
-    elsewhere.grad = torch.ones(2)
-    for parameter in story.parameters():
-        parameter.grad = torch.randn_like(parameter)
-
-    def fingerprint():
-        tensors = [*story.state_dict().values(), *(p.grad for p in story.parameters()), torch.get_rng_state()]
-        tensors += [elsewhere, elsewhere.grad]
-        modes = str([module.training for module in story.modules()])
-        content = b"".join(tensor.detach().numpy().tobytes() for tensor in tensors)
-        return hashlib.sha256(content + modes.encode() + str(sorted(pyro.get_param_store())).encode()).hexdigest()
-
-    before = fingerprint()
-    importance(story, x, 50)
-    prior_sampling(story, x, 50)
-    assert fingerprint() == before
-
-
 def test_a_point_mass_is_no_proposal():
     story = Autoencoder(priors.StandardNormal(2), likelihoods.Normal(nn.Linear(2, 5)), nn.Linear(5, 2))
     with pytest.raises(ValueError, match=r"'z' has a point mass.*DiagonalNormal"):
@@ -173,9 +155,12 @@ def test_the_summary_keeps_its_two_errors_apart():
     column = torch.tensor([-1.0, -3.0, -5.0]).double()
     errors = torch.tensor([0.3, 0.4, 0.0]).double()
     k = torch.tensor([0.1, 0.8, -torch.inf])
-    evidence = Evidence(column, errors, 2 * column, k, 3 * column, 2 * errors, "stochastic lower bound", 100, "by hand")
+    particles = torch.tensor([100, 100, 400])
+    bound = "stochastic lower bound"
+    evidence = Evidence(column, errors, 2 * column, k, 3 * column, 2 * errors, particles, bound, "by hand")
     summary = evidence.summary()
     assert summary["log_p"] == -3
+    assert summary["particles"] == 200
     assert summary["monte_carlo_error"] == pytest.approx(0.5 / 3)
     assert summary["elbo_monte_carlo_error"] == pytest.approx(1.0 / 3)
     assert (summary["elbo"], summary["ess"]) == (-9, -6)
@@ -255,3 +240,199 @@ def test_a_table_of_unlike_columns_has_a_measure_of_its_own():
     story = assemble(*parts, guides.DiagonalNormal, shape=(2,), latent=1)
     x = torch.tensor([[0.3, 1.0], [-0.5, 0.0]])
     assert importance(story, x, 5, progress=False).measure == "density, in columns 1 mass"
+
+
+def test_streams_of_a_fixed_count_are_those_of_the_first_version():
+    """Figures that were printed then come out the same: the seed is of block, seed, count and datum."""
+    known = LinearGaussian()
+    x, story = known.data(2), known.story(widen=1.4)
+    found = importance(story, x, 5000, seed=3, progress=False)
+    for row in range(2):
+        blocks = []
+        for start, size in ((0, 4096), (4096, 904)):
+            key = f"{start} 3 0 ".encode() + x[row].numpy().tobytes()
+            torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1)
+            blocks.append(log_weights(story, x[row : row + 1], size))
+        assert torch.equal(found.estimate[row], log_mean_exp(torch.cat(blocks))[0])
+
+
+def unequal(rows=60):
+    """x ~ N(z, 0.5^2) with z ~ N(0, 1); the guide is the better a proposal the nearer x is to 0."""
+    posterior = 0.2**0.5
+
+    def guide(x):
+        return dist.Normal(0.8 * x, posterior * (1.05 + x.abs() * 4))
+
+    story = one_latent(dist.Normal(number(0.0), 1.0), lambda z: dist.Normal(z, 0.5), guide)
+    x = torch.linspace(-1.5, 1.5, rows).double()
+    return story, x, torch.distributions.Normal(number(0.0), 1.25**0.5).log_prob(x)
+
+
+def test_with_a_target_every_datum_gets_what_it_needs():
+    story, x, truth = unequal()
+    target = 0.03
+    evidence = importance(story, x, 200, target_error=target, progress=False)
+    reached = (evidence.standard_error <= target).double().mean()
+    assert reached >= 0.9
+    assert ((evidence.estimate - truth).abs() < 4.5 * evidence.standard_error).all()
+    assert (evidence.particles >= LEAST).all()
+    assert evidence.particles.max() > 5 * evidence.particles.min()
+    missed = int((evidence.standard_error > target).sum())
+    assert f"{missed} of the data have not reached" in evidence.verdict() or not missed
+    assert evidence.target_error == target
+    # the same worst error from one K for all takes many more
+    most = int(evidence.particles.max())
+    fixed = importance(story, x, most, progress=False)
+    assert fixed.standard_error.max() > 0.8 * target
+    assert evidence.particles.sum() < 0.6 * most * len(x)
+
+
+def skewed(generator):
+    """log w of a guide 0.8 times as wide as a normal posterior: E[w] = 1, and too few draws find less."""
+
+    def draw(count, of=""):
+        z = 0.8 * torch.randn(count, 1, generator=generator, dtype=torch.float64)
+        return math.log(0.8) + z.square() / 2 * (0.8**-2 - 1)
+
+    return draw
+
+
+def test_counts_that_are_chosen_by_pilots_leave_the_estimate_unbiased():
+    """And stopping by the draws that are used would not: small errors go with estimates that are too low."""
+    fresh, used, counts = [], [], []
+    budget = Budget(20, target_error=0.1)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(8000):
+        draw, seen = skewed(generator), []
+
+        def kept(count, of="", draw=draw, seen=seen):
+            seen.append(draw(count))
+            return seen[-1]
+
+        counts.append(_needed(kept, budget))
+        fresh.append(log_mean_exp(draw(counts[-1])))
+        used.append(log_mean_exp(seen[-1]))  # the last pilot: the one that said it is enough
+    assert abs(off_from_one(torch.cat(fresh))) < 4
+    assert off_from_one(torch.cat(used)) < -4
+    assert torch.cat(fresh).expm1().std() / 8000**0.5 < 0.003  # the tolerance means something
+    assert len(set(counts)) > 20  # it does adapt
+
+
+def test_an_adaptive_estimate_is_unbiased():
+    known = LinearGaussian()
+    x, story = known.data(3).repeat(100, 1), known.story(widen=0.8)
+    evidence = importance(story, x, 20, target_error=0.12, progress=False)
+    log_ratio = evidence.estimate - known.log_evidence(x)
+    assert abs(off_from_one(log_ratio)) < 4
+    assert log_ratio.expm1().std() / 300**0.5 < 0.015
+
+
+def test_no_datum_gets_more_than_the_largest_count():
+    story, x, _ = unequal()
+    evidence = importance(story, x, 200, target_error=0.001, max_particles=700, progress=False)
+    assert evidence.particles.max() == 700
+    assert "of the data have not reached the error asked for" in evidence.verdict()
+    few = importance(story, x[:3], 2, target_error=50.0, progress=False)
+    assert few.particles.tolist() == [LEAST] * 3
+
+
+def test_a_target_that_no_draw_says_anything_of_asks_for_all():
+    """Pilots without any weight: the error is unknown, and the most is drawn."""
+
+    class Far(dist.Normal):
+        def log_prob(self, value):
+            return torch.where(value > 0, -torch.inf, super().log_prob(value))
+
+    story = one_latent(dist.Normal(number(0.0), 1.0), lambda z: Far(z, number(1.0)), lambda x: dist.Normal(x, 1.0))
+    evidence = importance(story, number([-0.5, 1.0]), 100, target_error=0.1, max_particles=2000, progress=False)
+    assert evidence.particles[1] == 2000
+    assert evidence.verdict() == "unreliable: no draw had any weight for 1 of the data"
+
+
+def test_an_adaptive_figure_depends_on_its_datum_alone():
+    story, x, _ = unequal(8)
+    whole = importance(story, x, 50, target_error=0.05, progress=False)
+    backwards = importance(story, x.flip(0), 50, target_error=0.05, progress=False)
+    for name in COLUMNS:
+        assert torch.equal(getattr(whole, name), getattr(backwards, name).flip(0)), name
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"target_error": 0.0}, "target_error should be positive and finite, got 0"),
+        ({"target_error": math.inf}, "target_error should be positive and finite, got inf"),
+        ({"target_error": 0.1, "max_particles": 50}, "max_particles of at least 100, got 1000 and 50"),
+        (
+            {"target_error": 0.1, "particles": 1},
+            "pilots of at least 2 particles and max_particles of at least 100, got 1",
+        ),
+    ],
+)
+def test_targets_out_of_range_are_refused(option, message):
+    with pytest.raises(ValueError, match=message):
+        importance(small_story(), torch.zeros(3, 5), **option)
+
+
+@pytest.mark.parametrize(("widen", "order"), [(1.5, 2.0), (1.2, 2.0), (2.0, 1.5)])
+def test_the_upper_bound_has_the_moment_of_the_closed_form(widen, order):
+    known = LinearGaussian()
+    x = known.data(20)
+    evidence = upper_bound(known.story(widen, 0.1), x, 20_000, order=order, progress=False)
+    if order == 2:
+        truth = known.log_evidence(x) + known.moment_gap(widen, 0.1)
+        assert ((evidence.estimate - truth).abs() < 4.5 * evidence.standard_error).all()
+    assert (evidence.estimate > known.log_evidence(x) - 4 * evidence.standard_error).all()
+    assert evidence.standard_error.max() < 0.05
+    assert evidence.bound == "upper bound, estimated from below"
+    assert f"the moment of order {order:g} of the weights" in evidence.method
+    log_w = draws(known.story(widen, 0.1), x, 20_000, progress=False)
+    torch.testing.assert_close(evidence.estimate, log_mean_exp(order * log_w) / order)
+    torch.testing.assert_close(evidence.elbo, log_w.mean(0))
+    torch.testing.assert_close(evidence.ess, effective_sample_size(order * log_w))
+    weights = (order * log_w).exp()
+    by_hand = weights.std(0) / weights.mean(0) / 20_000**0.5 / order
+    torch.testing.assert_close(evidence.standard_error, by_hand, rtol=1e-3, atol=0)
+
+
+def test_an_upper_bound_whose_moment_is_infinite_is_flagged():
+    known = LinearGaussian()
+    evidence = upper_bound(known.story(widen=0.6), known.data(20), 5000, progress=False)
+    assert evidence.unreliable() > 0.5
+    assert "the bound is likely higher than its estimate" in evidence.verdict()
+
+
+@pytest.mark.parametrize("order", [1.0, 0.5, math.inf, math.nan])
+def test_orders_that_bound_nothing_are_refused(order):
+    with pytest.raises(ValueError, match="order should be above 1 and finite"):
+        upper_bound(small_story(), torch.zeros(3, 5), order=order)
+
+
+@pytest.mark.parametrize("particles", [30, 4500])
+def test_draws_are_the_very_weights_that_are_reduced(particles):
+    known = LinearGaussian()
+    x, story = known.data(4), known.story(widen=1.4)
+    x[3] = x[1]
+    log_w = draws(story, x, particles, seed=2, progress=False)
+    evidence = importance(story, x, particles, seed=2, progress=False)
+    assert log_w.shape == (particles, 4)
+    figures = torch.stack([reduce(column.contiguous().unsqueeze(-1)) for column in log_w.unbind(-1)])
+    for name, column in zip(COLUMNS, figures.unbind(-1), strict=True):
+        assert torch.equal(getattr(evidence, name).double().nan_to_num(), column.nan_to_num()), name
+
+
+def test_draws_and_bounds_are_refused_where_importance_is():
+    point = Autoencoder(priors.StandardNormal(2), likelihoods.Normal(nn.Linear(2, 5)), nn.Linear(5, 2))
+    for estimate in (draws, upper_bound):
+        with pytest.raises(ValueError, match="'z' has a point mass"):
+            estimate(point, torch.zeros(3, 5), 10)
+        with pytest.raises(ValueError, match="binarise"):
+            estimate(small_story(), torch.full((3, 5), 0.5), 10)
+
+
+def test_infinite_weights_are_not_infinitely_good():
+    """A guide so narrow that no draw has weight elsewhere: one weight of all is the whole estimate, and is flagged."""
+    known = LinearGaussian()
+    evidence = importance(known.story(widen=0.01), known.data(5), 2000, progress=False)
+    assert evidence.verdict().startswith("unreliable")
+    assert (evidence.ess >= 1 - 1e-9).all()

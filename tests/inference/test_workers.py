@@ -64,13 +64,13 @@ def test_one_process_is_no_process():
     assert len(calls) == 2
 
 
-
-
 def test_what_cannot_be_sent_is_refused_in_one_line():
     class Hidden(VAE):
         pass
 
-    story = Hidden(priors.StandardNormal(2), likelihoods.Normal(nn.Linear(2, 5)), guides.DiagonalNormal(nn.Linear(5, 4)))
+    story = Hidden(
+        priors.StandardNormal(2), likelihoods.Normal(nn.Linear(2, 5)), guides.DiagonalNormal(nn.Linear(5, 4))
+    )
     estimator = partial(importance, particles=30)
     with pytest.raises(ValueError, match="should be one that pickle takes, its class in a file, but: ") as error:
         in_processes(estimator, story, torch.randn(6, 5), 2)

@@ -1,0 +1,121 @@
+"""`ppvae gaps RUN`: what the bound of a run gives away, and to what: family, amortisation, data not fitted to."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.console import Console
+from rich.table import Table
+
+from ppvae import figures, inference_plots, runs
+from ppvae.inference.gaps import Difference, Gaps, gaps, generalisation
+from ppvae.inference.programs import batch_for, scored
+
+FAMILIES = {"diagonal": "diagonal Normals", "full": "Normals of any covariance", "flow": "flows, for want of its own"}
+
+
+def options() -> ArgumentParser:
+    text = "Split what a run's bound gives away into approximation, amortisation and generalisation gap."
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=text)
+    parser.add_argument("run", type=str, help="a folder that `ppvae fit` wrote")
+    parser.add_argument("--rows", type=int, default=200, help="of the first of the test data, and of the training data")
+    parser.add_argument("--particles", type=int, default=1000, help="draws per datum, of log p(x) and every ELBO")
+    parser.add_argument("--steps", type=int, default=400, help="of the ascent of a Normal for each datum, at most")
+    parser.add_argument("--flow_steps", type=int, default=600, help="of the ascent of a flow for each datum, at most")
+    parser.add_argument("--family", type=str, default=None, help="the guide's: diagonal, full or flow; by the guide")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    return parser
+
+
+def run(options: Namespace) -> None:
+    """Print the gaps, and keep them in the run folder with their picture."""
+    if options.rows < 2:
+        raise ValueError(f"rows should be at least 2, so that a mean has an error, got {options.rows}")
+    found = runs.read(options.run)
+    drawn = found.data().drawn(options.seed)
+    parts: dict[str, Gaps] = {}
+    for split in ("train", "test"):
+        batch = batch_for(found.story, **drawn.tensors(split, options.rows))
+        chosen = {name: options[name] for name in ("particles", "steps", "flow_steps", "family", "seed")}
+        parts[split] = gaps(found.story, batch, **chosen)
+    between = generalisation(parts["train"], parts["test"])
+    print(f"{found.observation}; {scored(found.story) or 'p(x)'}, nats per datum, means over the first data of a split")
+    print_gaps(parts, between)
+    for line in notes(parts):
+        print(line)
+    summary = {"seed": options.seed, **record(parts, between)}
+    path = runs.write_measures(found, f"gaps-first{options.rows}-seed{options.seed}", summary, per_datum(parts))
+    pictures = {"bars": (inference_plots.gap_bars({k: v.summary() for k, v in parts.items()}, "Gaps of inference"), "")}
+    print(f"saved in {path}")
+    print(f"figures: {', '.join(map(str, figures.save_beside(pictures, path)))}")
+
+
+def print_gaps(parts: dict[str, Gaps], between: Sequence[Difference]) -> None:
+    """One table: levels, then gaps, with the difference between the splits beside them."""
+    table = Table(padding=(0, 1), box=None)
+    for column in ("", *(f"{split} ({len(found.log_p.estimate)})" for split, found in parts.items()), "train - test"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    beside = {difference.name: cell(difference) for difference in between}
+    for kind in ("levels", "summary"):
+        lists = [getattr(found, kind)() for found in parts.values()]
+        for rows in zip(*lists, strict=True):
+            cells = [cell(row, kind == "summary") for row in rows]
+            table.add_row(rows[0].name, *cells, beside.get(rows[0].name, ""))
+        if kind == "levels":
+            table.add_row()
+    console = Console(width=Console(width=1000).measure(table).maximum, highlight=False)
+    console.print(table)
+
+
+def cell(difference: Difference, judged: bool = True) -> str:
+    """A figure and its standard error; in words, where it is within two of them."""
+    said = f"{difference.mean:.3f} ± {difference.error:.3f}"
+    return said if difference.resolved or not judged else f"unresolved ({said})"
+
+
+def notes(parts: dict[str, Gaps]) -> list[str]:
+    """What the table means, and how far log p(x) can be trusted."""
+    first = next(iter(parts.values()))
+    lines = [
+        "±: one standard error, of a level that of its draws, of a gap that of paired differences; "
+        f"the guide's family: {FAMILIES[first.family]}"
+    ]
+    for split, found in parts.items():
+        ess = (found.log_p.ess / found.log_p.particles).min().item()
+        worst = found.log_p.standard_error.max().item()
+        share = found.log_p.unreliable()
+        lines.append(
+            f"log p(x), {split}: k-hat above 0.7 for {share:.0%}, least ESS {ess:.0%} of the draws, "
+            f"largest Monte Carlo error {worst:.3f}"
+        )
+    return lines
+
+
+def record(parts: dict[str, Gaps], between: Sequence[Difference]) -> dict[str, Any]:
+    """Levels and gaps of each split, and how the splits differ, as JSON has them."""
+    found: dict[str, Any] = {}
+    for split, part in parts.items():
+        levels = {row.name: figures_of(row) for row in part.levels()}
+        found[split] = {"family": part.family, "data": len(part.log_p.estimate), **levels}
+        found[split] |= {row.name: figures_of(row) for row in part.summary()}
+    return {**found, "train - test": {row.name: figures_of(row) for row in between}}
+
+
+def figures_of(difference: Difference) -> dict[str, Any]:
+    mean_and_error = {"mean": difference.mean, "standard_error": difference.error}
+    return runs.finite({**mean_and_error, "resolved": difference.resolved})
+
+
+def per_datum(parts: dict[str, Gaps]) -> list[dict[str, Any]]:
+    """A row for each datum: log p(x), every ELBO, their Monte Carlo errors, k-hat."""
+    rows = []
+    for split, part in parts.items():
+        columns = {"log_p": part.log_p.estimate, "log_p_error": part.log_p.standard_error}
+        columns["pareto_k"] = part.log_p.pareto_k
+        for name, evidence in part.bounds().items():
+            short = name.replace(" ELBO", "").replace(" ", "_")
+            columns |= {f"{short}_elbo": evidence.elbo, f"{short}_elbo_error": evidence.elbo_standard_error}
+        lists = {name: values.tolist() for name, values in columns.items()}
+        for datum in range(len(part.log_p.estimate)):
+            rows.append({"split": split, "datum": datum, **{name: values[datum] for name, values in lists.items()}})
+    return rows

@@ -1,0 +1,168 @@
+"""Methods of inference side by side on one decoder: bounds, evidence, moments, calibration and seconds."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ppvae.base import Batch, Story
+from ppvae.inference.calibration import RANKED, Calibration, rank, simulate
+from ppvae.inference.evidence import Evidence
+from ppvae.inference.gaps import Difference, paired
+from ppvae.inference.importance import Budget, estimate
+from ppvae.inference.posterior import hmc
+from ppvae.inference.posteriors import METHODS, Posterior, infer
+from ppvae.inference.programs import placed
+
+MIXED = 1.05
+"""R-hat up to which a reference run is held to be right."""
+
+SLOW = {"nuts": 2}
+"""Methods that take a datum at a time, and how many data they are given; none to calibrate them by."""
+
+
+class Reference(NamedTuple):
+    """Moments of p(z | x) by long Markov chains, in unbounded space."""
+
+    mean: Tensor  # (batch, size)
+    variance: Tensor  # (batch, size)
+    ess: Tensor  # (batch, size)
+    r_hat: Tensor  # (batch, size)
+    draws: Tensor  # (draws, batch, size)
+
+    @property
+    def mixed(self) -> Tensor:
+        """Which data the chains agree on: `(batch,)`."""
+        return (self.r_hat <= MIXED).all(-1)
+
+    def rows(self, chosen: slice) -> "Reference":
+        """Of some of the data."""
+        mean, variance, ess, r_hat = (values[chosen] for values in (self.mean, self.variance, self.ess, self.r_hat))
+        return Reference(mean, variance, ess, r_hat, self.draws[:, chosen])
+
+    @property
+    def noise(self) -> float:
+        """The error that its own means have, in posterior standard deviations: none below it can be told from 0."""
+        return (1 / self.ess[self.mixed]).mean().sqrt().item()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one method's answers are worth. Tensors are of the data that it was given, which may be the first few."""
+
+    method: str
+    posterior: Posterior
+    evidence: Evidence | None  # with the answers as proposals, `.elbo` theirs; None where they have no density
+    mean_error: Tensor  # (batch, size), in standard deviations of the reference
+    log_variance_error: Tensor  # (batch, size), log of the ratio to the reference's
+    calibration: Calibration | None
+    gap: Difference | None  # log p(x) - ELBO, paired over data
+
+    @property
+    def data(self) -> int:
+        return len(self.posterior.mean)
+
+    def summary(self) -> dict[str, Any]:
+        """One row of the table; nan where a method has no such figure."""
+        evidence, r_hat = self.evidence, self.posterior.r_hat
+        nan = math.nan
+        return {
+            "method": self.method,
+            "data": self.data,
+            "elbo": evidence.elbo.mean().item() if evidence else nan,
+            "gap": self.gap.mean if self.gap else nan,
+            "gap_error": self.gap.error if self.gap else nan,
+            "resolved": self.gap.resolved if self.gap else False,
+            "log_p": evidence.estimate.mean().item() if evidence else nan,
+            "pareto_k_above_0.7": evidence.unreliable() if evidence else nan,
+            "mean_error": _rms(self.mean_error),
+            "log_variance_bias": _mean(self.log_variance_error),
+            "log_variance_error": _rms(self.log_variance_error),
+            "calibration_p": self.calibration.worst if self.calibration else nan,
+            "r_hat": r_hat.max().item() if r_hat is not None else nan,
+            "milliseconds": 1000 * self.posterior.seconds / self.data,
+        }
+
+
+def reference(
+    story: Story, data: Batch, draws: int = 2000, warm_up: int = 600, seed: int = 0, progress: bool = True
+) -> Reference:
+    """A long run of Hamiltonian Monte Carlo: four chains of `draws` each."""
+    found = hmc(story, data, draws, warm_up, seed=seed + 1_000_003, progress=progress)
+    u = found.u.transpose(0, 1).flatten(0, 1)
+    return Reference(u.mean(0), u.var(0), found.ess, found.r_hat, u)
+
+
+def leaderboard(
+    story: Story,
+    data: Batch,
+    log_p: Tensor,
+    against: Reference,
+    methods: Sequence[str] = tuple(METHODS),
+    draws: int = 1000,
+    simulations: int = 200,
+    seed: int = 0,
+    progress: bool = True,
+) -> Iterator[Measured]:
+    """Every method in turn on the same data, and on data of the story's own for its calibration.
+
+    Args:
+        story: any object with `model` and `guide` whose latents are continuous.
+        data: `(batch, features)`, or a tuple of tensors of equal length.
+        log_p: the best estimate of log p(x) there is, `(batch,)` nats.
+        against: the moments that are held to be right.
+        methods: names of `METHODS`.
+        draws: of each method, and particles of its bound and evidence.
+        simulations: data to calibrate by; 0 for none.
+
+    Raises:
+        ValueError: what `infer`, `simulate` and `hmc` raise.
+    """
+    check_methods(methods)
+    batch = placed(story, data)
+    simulated = simulate(story, batch, simulations, seed) if simulations else None
+    for method in methods:
+        rows = slice(0, min(len(batch[0]), SLOW.get(method, len(batch[0]))))
+        given = tuple(part[rows] for part in batch)
+        found = infer(story, given, method, draws, seed, progress)
+        part = against.rows(rows)
+        evidence = None
+        if found.weigh is not None:
+            weigh, budget = found.weigh, Budget(max(draws, 25))
+            evidence = estimate(story, given, weigh, budget, seed, progress, method, found.proposal)
+        calibrated = None
+        if simulated is not None and method not in SLOW:
+            calibrated = rank(infer(story, simulated[0], method, 4 * RANKED, seed, progress).draws, simulated[1])
+        gap = (
+            None
+            if evidence is None
+            else paired(method, log_p[rows] - evidence.elbo, evidence.elbo_standard_error[0].item())
+        )
+        yield Measured(method, found, evidence, *moment_errors(found, part), calibrated, gap)
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Refuse a name that is none of `METHODS`, or no name at all."""
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown or not methods:
+        raise ValueError(f"methods should be of {', '.join(METHODS)}; got {', '.join(unknown) or 'none'}")
+
+
+def moment_errors(found: Posterior, against: Reference) -> tuple[Tensor, Tensor]:
+    """Of the mean, in the reference's standard deviations, and of the log-variance; nan where it has not mixed."""
+    known = against.mixed.unsqueeze(-1)
+    mean = (found.mean - against.mean) / against.variance.sqrt()
+    log_ratio = found.variance.log() - against.variance.log()
+    nan = torch.full_like(mean, torch.nan)
+    return torch.where(known, mean, nan), torch.where(known, log_ratio, nan)
+
+
+def _rms(values: Tensor) -> float:
+    return values.double().square().nanmean().sqrt().item()
+
+
+def _mean(values: Tensor) -> float:
+    return values.double().nanmean().item()

@@ -1,0 +1,260 @@
+"""Ways to infer z from x on one decoder: the guide, refinements of it for every datum, Laplace, and Markov chains."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from pyro.infer.mcmc import MCMC, NUTS
+from torch import Tensor
+
+from ppvae.base import Batch, Story
+from ppvae.inference.checks import check_data, hot_loop
+from ppvae.inference.convergence import r_hat
+from ppvae.inference.importance import check_point_mass, check_proper
+from ppvae.inference.laplace import climb, curvature, triangle
+from ppvae.inference.local import LocalNormal, local_normal
+from ppvae.inference.local_flow import local_flow, weigh_flow, weigh_normal
+from ppvae.inference.posterior import hmc
+from ppvae.inference.programs import as_seen, evaluating, latent_sites, placed, run
+from ppvae.inference.streams import Streams, keys, own_generators, stream_seed
+from ppvae.inference.unconstrained import Unconstrained, check_guide, model_densities, unconstrain
+from ppvae.inference.weights import draw, log_weights
+from ppvae.progress import track
+
+Weigh = Callable[..., Tensor]
+"""`(story, datum, particles, *proposal)` to log-weights `(particles, 1)`, as `importance.estimate` takes it."""
+
+ROWS = 512  # data whose modes are searched for at once
+RESAMPLED_FROM = 10  # draws from the guide for each that is kept
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """An answer to p(z | x) for every datum, over its latents in unbounded space."""
+
+    draws: Tensor  # (draws, batch, size)
+    mean: Tensor  # (batch, size)
+    variance: Tensor  # (batch, size)
+    weigh: Weigh | None  # how its density is used as a proposal; None where it has none
+    proposal: tuple[Tensor, ...] = ()  # what `weigh` needs of it, one row a datum
+    r_hat: Tensor | None = None  # (batch, size), of Markov chains
+    seconds: float = math.nan  # to infer and to draw, of all data
+
+
+class Task(NamedTuple):
+    """One decoder and the data whose latents are asked for: what every method is given."""
+
+    story: Story
+    batch: tuple[Tensor, ...]
+    flat: Unconstrained
+    draws: int
+    seed: int
+    progress: bool
+
+    def names(self) -> list[bytes]:
+        return keys(self.batch, self.seed)
+
+
+Method = Callable[[Task], Posterior]
+
+
+def infer(
+    story: Story, data: Batch, method: str | Method, draws: int = 1000, seed: int = 0, progress: bool = True
+) -> Posterior:
+    """p(z | x) of every datum by one method.
+
+    Every datum has random streams of its own; nothing of the story or of torch's global generators is changed.
+
+    Args:
+        story: any object with `model` and `guide` whose latents are continuous.
+        data: `(batch, features)`, or a tuple of tensors of equal length.
+        method: a name of `METHODS`, or a function like those.
+        draws: to keep of every datum.
+        seed: of the streams.
+        progress: whether to show a bar.
+
+    Raises:
+        ValueError: an unknown method; draws below 8; a latent that is discrete, lies on a curved set or outside the
+            data plate; an improper prior; a point mass where a density is needed.
+    """
+    if draws < 8:
+        raise ValueError(f"draws should be at least 8, got {draws}")
+    if isinstance(method, str) and method not in METHODS:
+        raise ValueError(f"method should be one of {', '.join(METHODS)}, got {method}")
+    found = METHODS[method] if isinstance(method, str) else method
+    batch = placed(story, data)
+    with own_generators(), torch.no_grad():
+        check_data(story, batch)
+        batch = as_seen(story, batch)
+        check_proper(story, tuple(part[:1] for part in batch))
+        flat = unconstrain(story, batch, method if isinstance(method, str) else "inference")
+        check_guide(story, batch)
+    start = time.perf_counter()
+    with own_generators(), evaluating(story), hot_loop():
+        posterior = found(Task(story, batch, flat, draws, seed, progress))
+    return replace(posterior, seconds=time.perf_counter() - start)
+
+
+def amortised(task: Task) -> Posterior:
+    """The guide as it is."""
+    check_point_mass(task.story, tuple(part[:1] for part in task.batch))
+    return _of_draws(_guide_draws(task, task.draws), log_weights)
+
+
+def semi_amortised(task: Task, steps: int = 10) -> Posterior:
+    """A diagonal Normal, a few steps from the guide's answer. Kim et al. 2018, https://arxiv.org/abs/1802.02550"""
+    u = _guide_draws(task, task.draws)
+    start = LocalNormal(u.mean(0), torch.diag_embed(u.std(0)))
+    if not bool((start.scale_tril.diagonal(dim1=-2, dim2=-1) > 0).all()):
+        check_point_mass(task.story, tuple(part[:1] for part in task.batch))
+    return _normal(task, _local(task, steps=steps, draws=32, covariance="diagonal", lr=0.1, start=start))
+
+
+def local_diagonal(task: Task, steps: int = 400) -> Posterior:
+    """The diagonal Normal of every datum that maximises its own ELBO."""
+    return _normal(task, _local(task, steps=steps, draws=16, covariance="diagonal"))
+
+
+def local_full(task: Task, steps: int = 400) -> Posterior:
+    """The Normal of every datum, of any covariance, that maximises its own ELBO."""
+    return _normal(task, _local(task, steps=steps, draws=16))
+
+
+def flow(task: Task, steps: int = 600) -> Posterior:
+    """The flow of every datum that maximises its own ELBO."""
+    found = local_flow(task.story, task.batch, steps, seed=task.seed, progress=task.progress)
+    with torch.no_grad():
+        u = found.rsample(Streams(task.names(), "posterior ", found.loc).normal(task.draws, task.flat.size))[0]
+    return _of_draws(u, partial(weigh_flow, flat=task.flat), tuple(found))
+
+
+def laplace_normal(task: Task, steps: int = 20) -> Posterior:
+    """The Laplace approximation, in unbounded space, at the mode uphill of the guide's mean."""
+    start, found = _guide_draws(task, 64).mean(0), []
+    try:
+        with torch.backends.cudnn.flags(enabled=False):
+            for first in range(0, len(start), ROWS):
+                some = slice(first, first + ROWS)
+                densities = model_densities(task.story, tuple(part[some] for part in task.batch), task.flat)
+
+                def log_p(u: Tensor, at: Callable[[Tensor], tuple[Tensor, Tensor]] = densities) -> Tensor:
+                    return at(u.unsqueeze(0))[0][0]
+
+                mode = climb(log_p, start[some], steps)
+                found.append(LocalNormal(mode, triangle(curvature(log_p, mode)[1])))
+    except RuntimeError as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"log p(x, z) should have two derivatives in z, but: {said}") from error
+    return _normal(task, LocalNormal(*(torch.cat(parts) for parts in zip(*found, strict=True))))
+
+
+def resampled(task: Task) -> Posterior:
+    """Draws from the guide, each kept as often as its weight says: sampling importance resampling. Rubin 1988"""
+    check_point_mass(task.story, tuple(part[:1] for part in task.batch))
+    kept = []
+    with torch.no_grad():
+        for row, name in enumerate(task.names()):
+            torch.manual_seed(stream_seed(name, "resampled "))
+            datum = tuple(part[row : row + 1] for part in task.batch)
+            u = task.flat.vector(draw(task.story, datum, RESAMPLED_FROM * task.draws).latents)
+            torch.manual_seed(stream_seed(name, "resampled "))  # the very draws again, with their weights
+            weights = log_weights(task.story, datum, RESAMPLED_FROM * task.draws)[:, 0].double().softmax(0)
+            kept.append(u[torch.multinomial(weights, task.draws, replacement=True)])
+    return _of_draws(torch.cat(kept, dim=1), None)
+
+
+def hamiltonian(task: Task, chains: int = 4, warm_up: int = 300) -> Posterior:
+    """Hamiltonian Monte Carlo: `draws` in all, over the chains."""
+    each = max(4, -(-task.draws // chains))
+    found = hmc(task.story, task.batch, each, warm_up, chains, seed=task.seed, progress=task.progress)
+    return replace(_of_draws(_mixed(found.u), None), r_hat=found.r_hat)
+
+
+def no_u_turn(task: Task, chains: int = 2, warm_up: int = 100) -> Posterior:
+    """Pyro's own No-U-Turn sampler, a datum and a chain at a time: slow. Hoffman & Gelman 2014,
+    https://arxiv.org/abs/1111.4246"""
+    each = max(4, -(-task.draws // chains))
+    found = []
+    for row, name in track(list(enumerate(task.names())), "nuts", show=task.progress):
+        datum = tuple(part[row : row + 1] for part in task.batch)
+        densities = model_densities(task.story, datum, task.flat)
+
+        def energy(at: dict[str, Tensor], of: Callable[[Tensor], tuple[Tensor, Tensor]] = densities) -> Tensor:
+            return -of(at["u"].reshape(1, 1, -1))[0][0, 0]
+
+        torch.manual_seed(stream_seed(name, "nuts "))
+        with torch.no_grad():
+            prior = latent_sites(run(task.story.model, datum, chains))
+            start = task.flat.vector({site["name"]: site["value"] for site in prior})
+        states = []
+        for chain in range(chains):
+            sampler = MCMC(
+                NUTS(potential_fn=energy),
+                each,
+                warm_up,
+                initial_params={"u": start[chain, 0].detach()},
+                disable_progbar=True,
+            )
+            sampler.run()
+            states.append(sampler.get_samples()["u"])
+        found.append(torch.stack(states))
+    u = torch.stack(found, dim=2)  # (chains, draws, batch, size)
+    return replace(_of_draws(_mixed(u), None), r_hat=r_hat(u))
+
+
+METHODS: dict[str, Method] = {
+    "amortised": amortised,
+    "semi-amortised": semi_amortised,
+    "local diagonal": local_diagonal,
+    "local full": local_full,
+    "local flow": flow,
+    "laplace": laplace_normal,
+    "resampled": resampled,
+    "hmc": hamiltonian,
+    "nuts": no_u_turn,
+}
+"""By name, each `Task` to `Posterior`."""
+
+
+def _local(task: Task, **options: object) -> LocalNormal:
+    fixed: dict[str, object] = {"tolerance": 0.002, "seed": task.seed, "progress": task.progress}
+    return local_normal(task.story, task.batch, **{**fixed, **options})  # type: ignore[arg-type]
+
+
+def _normal(task: Task, q: LocalNormal) -> Posterior:
+    noise = Streams(task.names(), "posterior ", q.loc).normal(task.draws, task.flat.size)
+    u = q.loc + (q.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
+    variance = q.scale_tril.square().sum(-1)
+    return Posterior(u, q.loc, variance, partial(weigh_normal, flat=task.flat), tuple(q))
+
+
+def _of_draws(u: Tensor, weigh: Weigh | None, proposal: tuple[Tensor, ...] = ()) -> Posterior:
+    return Posterior(u, u.mean(0), u.var(0), weigh, proposal)
+
+
+def _mixed(u: Tensor) -> Tensor:
+    """Draws of several chains in turn: `(chains, draws, batch, size)` to `(chains * draws, batch, size)`."""
+    return u.transpose(0, 1).flatten(0, 1)
+
+
+@torch.no_grad()
+def _guide_draws(task: Task, draws: int) -> Tensor:
+    """u from the guide, `(draws, batch, size)`, every datum from its own stream."""
+    drawn = []
+    for row, name in enumerate(task.names()):
+        torch.manual_seed(stream_seed(name, "guide "))
+        latents = draw(task.story, tuple(part[row : row + 1] for part in task.batch), draws).latents
+        drawn.append(task.flat.vector(latents))
+    return torch.cat(drawn, dim=1)
+
+
+@torch.no_grad()
+def log_density_on(story: Story, batch: tuple[Tensor, ...], u: Tensor) -> Tensor:
+    """log p(x, u) at points of unbounded space, `(points, batch, size)`: `(points, batch)` nats."""
+    with own_generators(), evaluating(story):
+        seen = as_seen(story, batch)
+        return model_densities(story, seen, unconstrain(story, seen, "a grid"))(u)[0]

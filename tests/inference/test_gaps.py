@@ -1,0 +1,102 @@
+"""Gaps where they are known: linear-Gaussian stories in closed form, a banana by quadrature."""
+
+import math
+
+import pytest
+import torch
+from planes import banana, by_quadrature
+from stories import fingerprint
+from test_local import correlated
+
+from ppvae.inference import gaps, generalisation
+from ppvae.inference.gaps import Difference, family_of, paired
+from ppvae.known import LinearGaussian
+from ppvae.models import VAE, assemble, guides, likelihoods, priors
+
+
+def test_an_exact_family_has_an_amortisation_gap_alone():
+    known = LinearGaussian()
+    x, story = known.data(16), known.story(widen=1.4, shift=0.1)
+    before = fingerprint(story)
+    found = gaps(story, x, steps=200, flow_steps=100, progress=False)
+    assert fingerprint(story) == before
+    by_name = {gap.name: gap for gap in found.summary()}
+    assert abs(by_name["amortisation gap"].mean - known.gap(1.4, 0.1)) < 4 * by_name["amortisation gap"].error
+    assert by_name["amortisation gap"].resolved
+    assert not by_name["approximation gap"].resolved
+    assert abs(by_name["approximation gap"].mean) < 0.01
+    torch.testing.assert_close(found.approximation + found.amortisation, found.inference)
+    off = (found.log_p.estimate - known.log_evidence(x)) / found.log_p.standard_error
+    assert off.abs().max() < 4
+    assert "approximation gap" in str(found)
+    assert ", unresolved" in str(found)
+
+
+def test_a_diagonal_familys_approximation_gap_is_that_of_its_precisions():
+    """min KL(q || p) over diagonal q: 1/2 (sum log P_ii - log det P), with P the posterior's precision."""
+    story, x, _, precision = correlated()
+    found = gaps(story, x[:20], progress=False)
+    truth = 0.5 * (precision.diagonal().log().sum() - precision.logdet()).item()
+    gap = {gap.name: gap for gap in found.summary()}["approximation gap"]
+    assert truth > 0.5
+    assert abs(gap.mean - truth) < 4 * gap.error + 0.005
+    assert found.family == "diagonal"
+    assert (found.full.elbo - found.log_p.estimate).abs().max() < 0.1
+
+
+def test_a_banana_has_less_of_a_gap_beyond_a_flow():
+    story, x = banana()
+    log_p, _, _ = by_quadrature(story, x)
+    found = gaps(story, x, 2000, progress=False)
+    assert ((found.log_p.estimate - log_p).abs() < 4 * found.log_p.standard_error + 0.005).all()
+    assert (found.approximation > 0.15).all()
+    assert (found.beyond_flow < 0.6 * found.approximation).all()
+    assert (found.flow.elbo - log_p < 4 * found.flow.elbo_standard_error).all()  # a bound
+
+
+def test_no_datum_depends_on_the_others():
+    known = LinearGaussian()
+    x, story = known.data(4), known.story(widen=1.4, shift=0.3)
+    options = {"particles": 50, "steps": 40, "flow_steps": 40, "progress": False}
+    whole, alone = gaps(story, x, **options), gaps(story, x[1:2], **options)
+    for name in ("approximation", "amortisation", "beyond_flow"):
+        torch.testing.assert_close(getattr(whole, name)[1:2], getattr(alone, name), atol=1e-7, rtol=0)
+    assert all(math.isfinite(gap.error) for gap in alone.summary())
+
+
+def test_a_difference_within_two_errors_is_unresolved():
+    assert Difference("gap", 0.2, 0.1).resolved
+    assert not Difference("gap", -0.19, 0.1).resolved
+    assert str(Difference("gap", 0.1, 0.1)) == "gap 0.100 ± 0.100, unresolved"
+    assert not Difference("gap", 0.1, math.nan).resolved
+    one = paired("gap", torch.tensor([1.0, 3.0]))
+    assert (one.mean, one.error) == pytest.approx((2.0, 1.0))
+
+
+def test_data_that_were_not_fitted_to_have_gaps_of_their_own():
+    known = LinearGaussian()
+    options = {"particles": 200, "steps": 60, "flow_steps": 40, "progress": False}
+    story = known.story(widen=1.3)
+    train, test = (gaps(story, known.data(12, seed), **options) for seed in (1, 2))
+    rows = {row.name: row for row in generalisation(train, test)}
+    assert abs(rows["amortisation gap"].mean) < 4 * rows["amortisation gap"].error < 0.1  # the same for all data
+    assert set(rows) >= {"log p(x)", "amortised ELBO", "approximation gap", "inference gap"}
+
+
+def test_the_family_is_read_off_the_guide():
+    x = torch.zeros(1, 5)
+    families = {guides.DiagonalNormal: "diagonal", guides.FullNormal: "full"}
+    for guide, family in families.items():
+        story = assemble(priors.StandardNormal, likelihoods.Normal, guide, shape=(5,), latent=3)
+        assert isinstance(story, VAE)
+        assert family_of(story, (x,)) == family
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [({"particles": 24}, "particles should be at least 25"), ({"family": "round"}, "family should be diagonal, full")],
+)
+def test_options_out_of_range_are_refused(option, message):
+    known = LinearGaussian()
+    with pytest.raises(ValueError, match=message):
+        gaps(known.story(), known.data(2), progress=False, **option)

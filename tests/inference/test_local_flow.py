@@ -1,0 +1,155 @@
+"""A flow of its own for every datum, and importance sampling from it."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from planes import banana, by_quadrature
+from stories import Written, fingerprint, gamma_story, two_modes
+from torch.autograd.functional import jacobian
+
+from ppvae.inference import flow_sampling, local_flow, local_normal, log_joint
+from ppvae.inference.local_flow import LocalFlow
+from ppvae.known import LinearGaussian
+
+
+def some_flow(size, batch=3, couplings=3):
+    """Far from the identity."""
+    draw = torch.Generator().manual_seed(0)
+
+    def normal(*shape):
+        return 0.5 * torch.randn(batch, *shape, generator=draw, dtype=torch.float64)
+
+    tril = normal(size, size).tril(-1) + torch.diag_embed(normal(size).exp())
+    couplings = couplings if size > 1 else 0
+    inner, outer = (couplings, size, 4), (couplings, 4, 2 * size)
+    weights = normal(*inner), normal(couplings, 4), normal(*outer), normal(couplings, 2 * size)
+    return LocalFlow(normal(size), tril, normal(size), normal(size).tanh(), *weights)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_the_density_is_that_of_the_map_forward_and_back(size):
+    flow, noise = some_flow(size), torch.randn(7, 3, size).double()
+    u, log_q = flow.rsample(noise)
+    torch.testing.assert_close(flow.log_prob(u), log_q, atol=1e-8, rtol=0)
+    of_one = jacobian(lambda e: flow.rsample(e)[0], noise[:1])[0, :, :, 0]  # (3, size, 3, size)
+    log_det = torch.stack([of_one[row, :, row].slogdet().logabsdet for row in range(3)])
+    base = torch.distributions.Normal(0.0, 1.0).log_prob(noise[0]).sum(-1)
+    torch.testing.assert_close(log_q[0], base - log_det, atol=1e-8, rtol=0)
+    assert sum(of_one[0, :, other].abs().max() for other in (1, 2)) == 0  # no datum moves another
+
+
+def test_it_is_the_posterior_where_that_is_normal():
+    known = LinearGaussian()
+    x = known.data(6)
+    flow = local_flow(known.story(widen=1.4, shift=0.3), x, steps=300, progress=False)
+    u, log_q = flow.rsample(torch.randn(4000, 6, 2).double())
+    gap = known.log_evidence(x) - (log_joint(known.story(), x, {"z": u}) - log_q).mean(0)
+    assert gap.max() < 0.02
+    assert gap.min() > -0.01
+
+
+def elbo(story, x, q, draws=8000):
+    u = q.sample((draws,))
+    return (log_joint(story, x, {"z": u}) - q.log_prob(u)).mean(0)
+
+
+def test_a_banana_has_a_gap_for_normals_and_less_of_one_for_a_flow():
+    story, x = banana()
+    log_p, _, _ = by_quadrature(story, x)
+    gaps = {}
+    for covariance in ("diagonal", "full"):
+        found = local_normal(story, x, 300, 32, covariance, progress=False, tolerance=0.002)
+        q = torch.distributions.MultivariateNormal(found.loc, scale_tril=found.scale_tril)
+        gaps[covariance] = log_p - elbo(story, x, q)
+    flow = local_flow(story, x, progress=False)
+    u, log_q = flow.rsample(torch.randn(8000, 3, 2).double())
+    log_w = log_joint(story, x, {"z": u}) - log_q
+    gaps["flow"] = log_p - log_w.mean(0)
+    error = log_w.std(0) / len(log_w) ** 0.5
+    assert (gaps["diagonal"] > 0.15).all()
+    assert (gaps["flow"] > -4 * error).all()
+    assert (gaps["flow"] < 0.4 * gaps["full"]).all()
+
+
+def test_a_single_latent_is_bent_too():
+    story, x, truth = gamma_story()
+    normal = local_normal(story, x, 400, 16, progress=False, tolerance=0.001)
+    flow = local_flow(story, x, progress=False, start=normal)
+    assert flow.inward.shape[1] == 0
+    u, log_q = flow.rsample(torch.randn(8000, 3, 1).double())
+    z = u[..., 0].exp()
+    bound = (log_joint(story, x, {"z": z}) + u[..., 0] - log_q).mean(0)
+    q = torch.distributions.Normal(normal.loc[:, 0], normal.scale_tril[:, 0, 0])
+    v = q.sample((8000,))
+    plain = (log_joint(story, x, {"z": v.exp()}) + v - q.log_prob(v)).mean(0)
+    assert (truth - plain > 0.003).all()
+    assert (truth - bound).sum() < 0.5 * (truth - plain).sum()
+    assert (truth - bound > -0.01).all()
+
+
+def test_sampling_from_it_agrees_with_quadrature():
+    story, x = banana()
+    found = flow_sampling(story, x, 4000, steps=200, progress=False)
+    log_p, _, _ = by_quadrature(story, x)
+    assert ((found.estimate - log_p).abs() < 4 * found.standard_error).all()
+    assert found.standard_error.max() < 0.03
+    assert found.bound == "stochastic lower bound"
+    assert "and the guide" in found.method
+
+
+def test_a_mode_that_only_the_guide_knows_of_is_counted():
+    story, x, truth = two_modes()
+
+    def both(x):
+        root = x.clamp_min(0.1).sqrt()
+        normals = dist.Normal(torch.stack([-root, root], dim=-1), 0.2)
+        pyro.sample("z", dist.MixtureSameFamily(dist.Categorical(torch.ones(2).double()), normals))
+
+    found = flow_sampling(Written(story.within[0], both), x, 4000, steps=60, progress=False)
+    assert ((found.estimate - truth).abs() < 4 * found.standard_error).all()
+    assert found.standard_error.max() < 0.05
+
+
+def test_no_datum_depends_on_the_others_and_nothing_changes():
+    known = LinearGaussian()
+    x, story = known.data(5), known.story(widen=1.4, shift=0.3)
+    before = fingerprint(story)
+    options = {"steps": 60, "progress": False}
+    whole = local_flow(story, x, **options)
+    assert fingerprint(story) == before
+    backwards = local_flow(story, x.flip(0), **options)
+    alone = local_flow(story, x[2:3], **options)
+    for one, other, third in zip(whole, backwards, alone, strict=True):
+        torch.testing.assert_close(one, other.flip(0), atol=1e-8, rtol=0)
+        torch.testing.assert_close(one[2:3], third, atol=1e-8, rtol=0)
+
+
+def test_the_stopping_rule_stops_and_never_leaves_a_datum_worse_off():
+    known = LinearGaussian()
+    x, story = known.data(8), known.story()
+    looks = []
+
+    class Counted(torch.nn.Module):
+        def model(self, x):
+            looks.append(len(x))
+            story.model(x)
+
+        def guide(self, x):
+            story.guide(x)
+
+    local_normal(Counted(), x, steps=1000, progress=False, tolerance=0.005)
+    assert len(looks) < 700  # it began at the answer
+    whole = len(looks)
+    looks.clear()
+    local_normal(Counted(), x, steps=1000, progress=False)
+    assert len(looks) >= 1000 > whole
+
+
+@pytest.mark.parametrize("option", ["steps", "draws", "couplings", "hidden"])
+def test_options_out_of_range_are_refused(option):
+    known = LinearGaussian()
+    with pytest.raises(ValueError, match=f"{option} should be at least 1, got 0"):
+        local_flow(known.story(), known.data(2), progress=False, **{option: 0})
+    with pytest.raises(ValueError, match="particles should be at least 1, got 0"):
+        flow_sampling(known.story(), known.data(2), 0, progress=False)

@@ -1,0 +1,144 @@
+"""Every way to infer z from x, where the answer is known."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from planes import banana, by_quadrature, two_planes
+from stories import Written, fingerprint
+from torch import nn
+
+from ppvae.inference import effective_draws, gaps, hmc, infer, leaderboard, reference
+from ppvae.inference.posteriors import METHODS
+from ppvae.known import Enumerable, LinearGaussian
+from ppvae.models import Autoencoder
+
+FAST = [method for method in METHODS if method != "nuts"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_posterior_of_a_linear_gaussian_story(method):
+    """Means within 0.2 and variances within a quarter: of 1,000 draws, and of Normals by ascent."""
+    known = LinearGaussian()
+    rows, draws = (2, 200) if method == "nuts" else (5, 1000)
+    x, story = known.data(rows), known.story(widen=1.4, shift=0.3 if method != "amortised" else 0.0)
+    before = fingerprint(story)
+    found = infer(story, x, method, draws, progress=False)
+    assert fingerprint(story) == before
+    assert found.draws.shape == (draws, rows, 2)
+    assert found.seconds > 0
+    variance = known.posterior_covariance.diagonal()
+    few = {"semi-amortised": 0.3, "nuts": 0.4}.get(method, 0.2)  # standard deviations; nuts: 200 draws that depend
+    assert ((found.mean - known.posterior_mean(x)) / variance.sqrt()).abs().max() < few
+    wide = 1.4**2 if method == "amortised" else 1.0
+    assert (found.variance / variance / wide).log().mean(0).abs().max() < few
+    assert ((found.draws.mean(0) - found.mean) / variance.sqrt()).abs().max() < 0.2
+    if found.r_hat is not None:
+        assert found.r_hat.max() < 1.1
+
+
+@pytest.mark.parametrize("method", ["amortised", "local diagonal", "laplace", "resampled", "hmc"])
+def test_no_datum_depends_on_the_others(method):
+    known = LinearGaussian()
+    x, story = known.data(4), known.story(widen=1.4, shift=0.3)
+    whole = infer(story, x, method, 40, progress=False).draws
+    torch.randn(2)
+    alone = infer(story, x[2:3], method, 40, progress=False).draws
+    torch.testing.assert_close(whole[:, 2:3], alone, atol=1e-8, rtol=0)
+
+
+def test_a_banana_by_long_chains_and_by_quadrature():
+    story, x = banana()
+    _, mean, variance = by_quadrature(story, x)
+    found = hmc(story, x, 1000, 400, progress=False)
+    assert found.r_hat.max() < 1.05
+    assert ((found.u.mean((0, 1)) - mean) / (variance / found.ess).sqrt()).abs().max() < 4.5
+    squares = (found.u - mean).square()
+    error = squares.flatten(0, 1).std(0) / effective_draws(squares).sqrt()
+    assert ((squares.mean((0, 1)) - variance) / error).abs().max() < 4.5
+    assert (error < 0.2 * variance).all()
+    narrow = infer(story, x, "local diagonal", progress=False)
+    assert (narrow.variance / variance).log().mean() < -0.2  # what KL(q || p) does
+
+
+def test_chains_that_are_made_not_to_mix_say_so():
+    """Two far modes, prior draws in both: no trajectory crosses."""
+
+    def model(x):
+        z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 3.0))
+        pyro.sample("x", dist.Normal(z.square(), 0.05), obs=x)
+
+    story = Written(model, lambda x: pyro.sample("z", dist.Normal(x.sqrt(), 0.1)))
+    x = torch.tensor([9.0, 16.0]).double()
+    stuck = hmc(story, x, 200, 200, chains=6, progress=False)
+    assert stuck.r_hat.min() > 2
+    known = LinearGaussian()
+    assert hmc(known.story(), known.data(3), 400, 200, progress=False).r_hat.max() < 1.03
+
+
+def test_the_leaderboard_of_a_story_whose_guide_is_off():
+    known = LinearGaussian()
+    x, story = known.data(12), known.story(widen=0.6, shift=0.2)
+    against = reference(story, x, 800, 300, progress=False)
+    methods = ["amortised", "local diagonal", "laplace", "resampled"]
+    found = leaderboard(story, x, known.log_evidence(x), against, methods, 800, 60, progress=False)
+    rows = {entry.method: entry.summary() for entry in found}
+    guide, local, exact, drawn = (rows[method] for method in methods)
+    assert abs(guide["gap"] - known.gap(0.6, 0.2)) < 4 * guide["gap_error"] + 0.01
+    assert guide["resolved"]
+    assert guide["calibration_p"] < 0.01
+    assert abs(guide["log_variance_bias"] - torch.tensor(0.36).log()) < 0.15
+    for right in (local, exact):
+        assert abs(right["gap"]) < 0.01
+        assert right["pareto_k_above_0.7"] == 0
+        assert right["mean_error"] < 0.1
+        assert right["calibration_p"] > 0.01
+    assert exact["gap"] == pytest.approx(0, abs=1e-6)
+    assert torch.isnan(torch.tensor(drawn["elbo"]))
+
+
+def test_a_missed_mode_shows_in_the_moments_and_the_calibration():
+    story, x = two_planes()
+    log_p, mean, variance = by_quadrature(story, x)
+    assert mean[:, 0].abs().max() < 1e-6
+    against = reference(story, x, 400, 200, progress=False)._replace(mean=mean, variance=variance)
+    against = against._replace(r_hat=torch.ones_like(mean))
+    entry = next(iter(leaderboard(story, x, log_p, against, ["local full"], 400, 60, progress=False)))
+    row = entry.summary()
+    assert row["mean_error"] > 0.5
+    assert row["log_variance_error"] > 1
+    assert row["calibration_p"] < 0.01
+    assert row["gap"] > 0.6  # log 2, for half of the mass
+
+
+def test_what_cannot_be_inferred_is_refused_in_a_line_that_names_the_site():
+    known = LinearGaussian()
+    x = known.data(3)
+    for call in (lambda s, d: infer(s, d, "hmc", progress=False), lambda s, d: gaps(s, d, progress=False)):
+        with pytest.raises(ValueError, match=r"latent site 'k' \(Categorical\) is discrete: use exact"):
+            call(Enumerable(), torch.zeros(3).double())
+    exact_story = known.story()
+    point = Autoencoder(exact_story.prior, exact_story.likelihood, nn.Linear(5, 2)).double()
+    for call in (lambda: infer(point, x, "amortised", progress=False), lambda: gaps(point, x, progress=False)):
+        with pytest.raises(ValueError, match=r"latent site 'z' has a point mass \(Delta\): use"):
+            call()
+    assert infer(point, x, "local full", 50, progress=False).draws.shape == (50, 3, 2)
+
+    class Outside(nn.Module):
+        def model(self, x):
+            z = pyro.sample("shared", dist.Normal(0.0, 1.0))
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+        def guide(self, x):
+            pyro.sample("shared", dist.Normal(0.0, 1.0))
+
+    for call in (lambda s, d: infer(s, d, "hmc", progress=False), lambda s, d: gaps(s, d, progress=False)):
+        with pytest.raises(ValueError, match="latent site 'shared' does not: put it inside"):
+            call(Outside(), torch.zeros(3))
+    with pytest.raises(ValueError, match=r"method should be one of amortised, .* got guess"):
+        infer(exact_story, x, "guess")
+    with pytest.raises(ValueError, match="draws should be at least 8, got 7"):
+        infer(exact_story, x, "hmc", 7)
+    with pytest.raises(ValueError, match=r"methods should be of amortised, .* got guess"):
+        next(leaderboard(exact_story, x, x[:, 0], None, ["guess"]))
