@@ -9,7 +9,7 @@ demo: .venv/ready
 	@$(BIN)/ppvae compare --data digits --out demo
 
 test: .venv/ready lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadscope
 
 lint: .venv/ready
 	$(BIN)/ruff check .

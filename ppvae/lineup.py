@@ -23,8 +23,9 @@ from ppvae.inference.streams import own_generators
 from ppvae.measure import regularity, representation
 from ppvae.observation import Observation
 from ppvae.pretraining import pretrain
+from ppvae.progress import track
 from ppvae.scoring import give_density, score, settle
-from ppvae.train import History, NotFinite, fit, learns
+from ppvae.train import History, NotFinite, begin, learns, run
 
 FOLDER = Path(__file__).parent / "lineups"
 OVERVIEW = "overview"
@@ -157,13 +158,13 @@ def enter(
     train, valid, test = (batch_for(story, **data.tensors(split)) for split in ("train", "valid", "test"))
     seen = batch_for(story, **drawn.tensors("train"))
     history = History()
-    steps: Any = {"batch_size": options.batch_size, "lr": options.lr, "seed": seed, "progress": progress}
     if options.pretrain:
+        steps: Any = {"batch_size": options.batch_size, "lr": options.lr, "seed": seed, "progress": progress}
         pretrain(story, seen, epochs=options.pretrain, **steps)
     if learns(story):
-        chosen = {name: options[name] for name in ("epochs", "warm_up", "clip", "schedule", "compile")}
-        rest: Any = {"valid": valid, "transform": data.resample, **chosen, **steps}
-        history = fit(story, train, objective=objective, **rest)
+        chosen = {name: options[name] for name in ("epochs", "batch_size", "warm_up", "clip", "schedule", "compile")}
+        passes = run(begin(story, options.lr, seed), train, objective, valid=valid, transform=data.resample, **chosen)
+        history.epochs.extend(track(passes, "fit", total=options.epochs, show=progress))
     settle(story, seen)
     measures = {"seconds": time.perf_counter() - start} | representation(story, drawn)
     give_density(story, seen)

@@ -45,6 +45,7 @@ ALLOWED = {  # the layer of each file: what of ppvae it may import, by prefix
         "measure",
         "observation",
         "pretraining",
+        "progress",
         "scoring",
         "train",
     ),

@@ -17,6 +17,7 @@ def made(compile="auto", left=1000, loss=None, **options):
 @pytest.fixture
 def clock(monkeypatch):
     """Seconds that a step of each way takes, and no compiler."""
+    monkeypatch.setattr(module, "SHORT", 3.0)
     takes = {"eager": 1.0, "replayed": 1.0}
     now = [0.0]
 

@@ -221,7 +221,7 @@ def _needed(draw: Callable[..., Tensor], budget: Budget) -> int:
         needed = (1 + SAFETY / pilot**0.5) * share * pilot
         if needed <= 10 * pilot or 10 * pilot >= budget.max_particles:
             return int(min(max(needed, LEAST), budget.max_particles))
-        pilot, round_ = int(min(needed / 10, 10 * pilot)), round_ + 1
+        pilot, round_ = max(pilot + 1, int(min(needed / 10, 10 * pilot))), round_ + 1
 
 
 def _draw(

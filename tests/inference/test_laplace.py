@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ppvae import networks
-from ppvae.inference import importance, laplace, laplace_sampling
+from ppvae.inference import importance, laplace, laplace_evidence, laplace_sampling
 from ppvae.inference.laplace import climb, curvature
 from ppvae.known import LinearGaussian, affine
 from ppvae.models import VAE, Autoencoder, assemble, guides, likelihoods, priors
@@ -274,3 +274,45 @@ def test_a_guide_with_a_density_begins_at_its_mean():
     story = known.story(widen=0.2, shift=0.3)  # a bad proposal: the approximation at its mode is exact
     assert (importance(story, x, 1000).pareto_k > 0.7).any()
     assert laplace_sampling(story, x, 1000, widening=1.0).standard_error.max() < 1e-6
+
+
+def test_the_evidence_by_its_formula_is_exact_where_the_posterior_is_normal():
+    known = LinearGaussian(latent=3)
+    x = known.data(7)
+    for story in (known.story(widen=0.3, shift=1.0), blind(known)):
+        evidence = laplace_evidence(story, x)
+        torch.testing.assert_close(evidence.estimate, known.marginal().log_prob(x), atol=1e-9, rtol=0)
+        assert (evidence.bound, evidence.method) == ("approximation", "Laplace's approximation")
+        assert evidence.unreliable() == 1
+        assert evidence.particles.tolist() == [0] * 7
+    lines = str(evidence).splitlines()
+    assert len(lines) == 3
+    assert lines[-1].strip().startswith("an approximation: right where p(z | x) is Gaussian")
+
+
+def test_the_evidence_by_its_formula_is_off_on_a_curved_story_and_sampling_is_not():
+    torch.manual_seed(0)
+    story = assemble(priors.StandardNormal, likelihoods.Bernoulli, guides.PointMass, shape=(3,), latent=1).double()
+    story.likelihood.network = nn.Sequential(nn.Linear(1, 3), nn.Hardtanh(-4, 4)).double()
+    nn.init.constant_(story.likelihood.network[0].weight, 3.0)
+    x = torch.bernoulli(torch.full((4, 3), 0.5)).double()
+    grid = torch.linspace(-10, 10, 20_001, dtype=torch.float64).unsqueeze(-1)
+    log_joint = story.prior().log_prob(grid).unsqueeze(-1) + story.likelihood(grid.unsqueeze(1)).log_prob(x)
+    exact = torch.logsumexp(log_joint.detach(), 0) + math.log(20 / 20_000)
+    sampled = laplace_sampling(story, x, 5000)
+    assert ((sampled.estimate - exact).abs() < 4.5 * sampled.standard_error).all()
+    off = (laplace_evidence(story, x).estimate - exact).abs()
+    assert 0.01 < off.max() < 1
+
+
+def test_the_evidence_by_its_formula_of_what_is_observed_and_of_a_held_site():
+    known = LinearGaussian()
+    x, story = known.data(3), blind(known)
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    mask[:, 3:] = False
+    marginal = known.marginal()
+    part = torch.distributions.MultivariateNormal(known.bias[:3], marginal.covariance_matrix[:3, :3])
+    torch.testing.assert_close(laplace_evidence(story, (x, mask)).estimate, part.log_prob(x[:, :3]), atol=1e-9, rtol=0)
+    story.prior = priors.Flat(2)
+    with pytest.raises(ValueError, match="evidence needs a proper prior"):
+        laplace_evidence(story, x)
