@@ -2,6 +2,7 @@
 
 from ppvae.inference.annealing import annealed, bidirectional
 from ppvae.inference.calibration import calibration
+from ppvae.inference.chains import hmc
 from ppvae.inference.closed_form import exact
 from ppvae.inference.convergence import effective_draws, r_hat
 from ppvae.inference.evidence import Evidence
@@ -28,7 +29,6 @@ from ppvae.inference.objectives import (
     vimco,
     wake_sleep,
 )
-from ppvae.inference.posterior import hmc
 from ppvae.inference.posteriors import infer
 from ppvae.inference.tail import pareto_k
 from ppvae.inference.weights import log_joint, log_mean_exp, log_weights

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ppvae.base import Batch, Story
 from ppvae.inference.calibration import RANKED, Calibration, rank, simulate
+from ppvae.inference.chains import hmc
 from ppvae.inference.evidence import Evidence
 from ppvae.inference.gaps import Difference, paired
 from ppvae.inference.importance import Budget, estimate
-from ppvae.inference.posterior import hmc
 from ppvae.inference.posteriors import METHODS, Posterior, infer
 from ppvae.inference.programs import placed
 

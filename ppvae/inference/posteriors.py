@@ -12,13 +12,13 @@ from pyro.infer.mcmc import MCMC, NUTS
 from torch import Tensor
 
 from ppvae.base import Batch, Story
+from ppvae.inference.chains import hmc
 from ppvae.inference.checks import check_data, hot_loop
 from ppvae.inference.convergence import r_hat
 from ppvae.inference.importance import check_point_mass, check_proper
 from ppvae.inference.laplace import climb, curvature, triangle
 from ppvae.inference.local import LocalNormal, local_normal
 from ppvae.inference.local_flow import local_flow, weigh_flow, weigh_normal
-from ppvae.inference.posterior import hmc
 from ppvae.inference.programs import as_seen, evaluating, latent_sites, placed, run
 from ppvae.inference.streams import Streams, keys, own_generators, stream_seed
 from ppvae.inference.unconstrained import Unconstrained, check_guide, model_densities, unconstrain

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from ppvae.inference import annealing, closed_form, evidence, hmc, importance, local, objectives, posterior, proposals
+from ppvae.inference import annealing, chains, closed_form, evidence, hmc, importance, local, objectives, proposals
 from ppvae.inference import laplace as laplace_function
 from ppvae.inference.objectives import divergences, enumeration, modes, pathwise, sampled, simulation
 from ppvae.inference.streams import keys
@@ -207,7 +207,7 @@ def test_mistakes_in_bounds_are_seen(monkeypatch):
 
 
 POSTERIORS = {
-    "hmc that accepts everything": ((posterior, "transition", accepted_always), "hmc"),
+    "hmc that accepts everything": ((chains, "transition", accepted_always), "hmc"),
     "a density with half its height": (
         (local, "model_densities", lambda *args: by(local_densities(*args), lambda found: (found[0] / 2, found[1]))),
         "local_normal",
@@ -216,7 +216,7 @@ POSTERIORS = {
         (laplace_module, "curvature", by(laplace_module.curvature, lambda found: (found[0], 1.01 * found[1]))),
         "laplace",
     ),
-    "r-hat": ((posterior, "r_hat", by(posterior.r_hat, lambda r: r + 1)), "hmc, largest R-hat"),
+    "r-hat": ((chains, "r_hat", by(chains.r_hat, lambda r: r + 1)), "hmc, largest R-hat"),
 }
 local_densities = local.model_densities
 
@@ -240,7 +240,7 @@ def test_a_mistake_in_a_posterior_is_seen(name, monkeypatch):
 def test_streams_that_depend_on_the_layout_are_seen(wrong, monkeypatch):
     every = invariance._estimators(0)
     monkeypatch.setattr(invariance, "_estimators", lambda seed: {"importance": every["importance"]})
-    for module in (importance_module, annealing, posterior):
+    for module in (importance_module, annealing, chains):
         monkeypatch.setattr(module, "keys", wrong)
     found = [check for check in invariance_checks() if not check.passed]
     assert {check.kind for check in found} == {"invariance"}

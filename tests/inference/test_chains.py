@@ -9,7 +9,7 @@ import torch
 from stories import Written, number, one_latent
 from torch import nn
 
-from ppvae.inference import hmc, posterior
+from ppvae.inference import chains, hmc
 from ppvae.known import LinearGaussian, TwoLayers
 from ppvae.models import VAE, guides, likelihoods, priors
 
@@ -68,7 +68,7 @@ def test_a_banana_has_the_moments_of_quadrature():
         for z, ours, power in ((a, u[..., 0], 1), (b, u[..., 1], 1), (a, u[..., 0], 2), (b, u[..., 1], 2)):
             mean, square = (p * z**power).sum(), (p * z ** (2 * power)).sum()
             from_draws = ours**power
-            ess = posterior.effective_draws(from_draws)
+            ess = chains.effective_draws(from_draws)
             assert abs(from_draws.mean() - mean) < 4 * ((square - mean**2) / ess).sqrt()
             assert ess > 80
     assert found.r_hat.max() < 1.05
@@ -95,7 +95,7 @@ def test_draws_of_a_datum_do_not_depend_on_the_others(monkeypatch):
     torch.randn(3)
     backwards = hmc(story, x.flip(0), draws=10, warm_up=30, progress=False)
     torch.testing.assert_close(backwards.u.flip(2), whole.u, atol=1e-8, rtol=0)
-    monkeypatch.setattr(posterior, "CHAINS", 8)
+    monkeypatch.setattr(chains, "CHAINS", 8)
     parts = hmc(story, x, draws=10, warm_up=30, progress=False)
     torch.testing.assert_close(parts.u, whole.u, atol=1e-8, rtol=0)
     torch.testing.assert_close(parts.acceptance, whole.acceptance, atol=1e-8, rtol=0)
