@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from pyro.distributions import constraints
 from torch import Tensor
 
 from ppvae.inference.codes import at_means, drawn_codes, is_deterministic
@@ -11,7 +12,7 @@ from ppvae.inference.evidence import Evidence
 from ppvae.inference.importance import importance
 from ppvae.inference.laplace import held_sites, laplace_sampling
 from ppvae.inference.local import refined_sampling
-from ppvae.inference.programs import placed
+from ppvae.inference.programs import evaluating, latent_sites, placed, run, support_of
 from ppvae.inference.streams import own_generators
 from ppvae.models import priors
 
@@ -58,8 +59,8 @@ def score(
     """log p(x) by the safest proposal for a story: half from its guide, half from a Normal refined for each datum.
 
     The refined Normal makes up for what a guide misses of the one posterior that it is asked for, and the guide for the
-    modes that a Normal cannot have. A point mass has no half of its own, and no ELBO; discrete latents, and those on
-    curved sets, are left to the guide. The ELBO beside the estimate is the guide's.
+    modes that a Normal cannot have. A point mass has no half of its own, and no ELBO; latents that are discrete,
+    bounded or on curved sets are left to the guide. The ELBO beside the estimate is the guide's.
 
     Raises:
         NoDensity: an improper prior.
@@ -71,11 +72,21 @@ def score(
         nothing = torch.full_like(found.elbo, torch.nan)
         return replace(found, elbo=nothing, elbo_standard_error=nothing)
     by_guide = importance(story, data, particles, seed, progress)
+    if not _unbounded(story, data):
+        return by_guide
     try:
         found = refined_sampling(story, data, particles, seed, progress, guide_share=0.5)
-    except (ValueError, NotImplementedError):  # no vector of real numbers, or no derivative
+    except (ValueError, NotImplementedError):  # a guide without a density of its own latents, or no derivative
         return by_guide
     return replace(found, elbo=by_guide.elbo, elbo_standard_error=by_guide.elbo_standard_error)
+
+
+def _unbounded(story: Any, data: tuple[Tensor, ...]) -> bool:
+    """Whether every latent is of unbounded real numbers: a draw on the edge of a set has no place in unbounded space."""
+    first = tuple(part[:1] for part in placed(story, data))
+    with torch.no_grad(), evaluating(story), own_generators():
+        sites = list(latent_sites(run(story.model, first, particles=1)))
+    return all(support_of(site["fn"]) is constraints.real for site in sites)
 
 
 def _site(story: Any) -> str:

@@ -13,6 +13,7 @@ from ppvae.inference import (
     annealed,
     bidirectional,
     exact,
+    flow_sampling,
     importance,
     laplace_evidence,
     laplace_sampling,
@@ -63,6 +64,7 @@ ANYWHERE: dict[str, Estimator] = {
 WHERE_GRADIENTS_ARE: dict[str, Estimator] = {
     "importance, widened": partial(importance, particles=1000, widening=1.2),
     "refined_sampling": partial(refined_sampling, particles=300, steps=60),
+    "flow_sampling": partial(flow_sampling, particles=300, steps=60),
     "laplace_sampling": partial(laplace_sampling, particles=300),
     "annealed from the guide": partial(annealed, distributions=20, schedule="linear", leapfrog=5),
     "annealed from the prior": partial(annealed, distributions=40, start="prior", leapfrog=5),

@@ -4,15 +4,16 @@ from collections.abc import Iterator
 
 import torch
 
-from ppvae.inference import hmc, laplace, local_normal
+from ppvae.inference import hmc, infer, laplace, local_normal
 from ppvae.known import LinearGaussian
-from ppvae.selfcheck.checks import Check, against, at_most, equal
+from ppvae.selfcheck.checks import LIMIT, Check, against, at_most, equal
 
 WHERE = "linear-Gaussian"
+DRAWS = 2000
 
 
 def posterior_checks(seed: int = 0) -> Iterator[Check]:
-    """The Laplace approximation, a Normal refined for every datum, and Hamiltonian Monte Carlo."""
+    """The Laplace approximation, Normals and flows refined for every datum, resampling, Hamiltonian Monte Carlo."""
     known = LinearGaussian()
     story, x = known.story(widen=1.4, shift=0.3), known.data(12)
     mean, covariance = known.posterior_mean(x), known.posterior_covariance
@@ -24,6 +25,11 @@ def posterior_checks(seed: int = 0) -> Iterator[Check]:
     posterior = torch.distributions.MultivariateNormal(mean, covariance)
     gap = torch.distributions.kl_divergence(q, posterior).max().item()
     yield at_most("posterior", WHERE, "local_normal, largest KL to the posterior", gap, 0.02)
+    for method in ("local diagonal", "local flow", "resampled"):
+        drawn = infer(story, x, method, draws=DRAWS, seed=seed, progress=False).draws  # (draws, data, size)
+        off = (drawn.mean(0) - mean).abs() / covariance.diagonal().sqrt()
+        limit = LIMIT / DRAWS**0.5 + 0.05  # a fit is not exact either
+        yield at_most("posterior", WHERE, f"{method}, largest error of a mean, in deviations", off.max().item(), limit)
     draws = hmc(story, x, draws=400, warm_up=200, seed=seed, progress=False)
     deviation = covariance.diagonal().sqrt()
     z = (draws.u.mean((0, 1)) - mean) / (deviation / draws.ess.sqrt())
