@@ -82,7 +82,7 @@ def score(
 
 
 def _unbounded(story: Any, data: tuple[Tensor, ...]) -> bool:
-    """Whether every latent is of unbounded real numbers: a draw on the edge of a set has no place in unbounded space."""
+    """Whether every latent is of unbounded real numbers: a draw on the edge of a set has no place in such a space."""
     first = tuple(part[:1] for part in placed(story, data))
     with torch.no_grad(), evaluating(story), own_generators():
         sites = list(latent_sites(run(story.model, first, particles=1)))
