@@ -52,7 +52,10 @@ class Gradients:
             graph.compiled = self._compile(graph, tensors)
         run = graph.compiled if compiled and graph.compiled is not None else graph.module
         with torch.no_grad():
-            loss, *results = run(graph.parameters, graph.buffers, tensors)
+            try:
+                loss, *results = run(graph.parameters, graph.buffers, tensors)
+            except RuntimeError as error:  # an operator that holds more than its tensors say
+                raise NotTraceable(f"its graph does not run, {first_line(error)}") from error
             for parameter, slope in zip(graph.reached, results, strict=False):
                 parameter.grad = slope
             for buffer, moved in zip(graph.moved, results[len(graph.reached) :], strict=True):

@@ -5,7 +5,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,7 +49,9 @@ def trace(loss: Loss, networks: nn.Module, tensors: Sequence[Tensor]) -> Graph:
         NotTraceable: naming the line that is in the way.
     """
     parameters, buffers = list(networks.parameters()), list(networks.buffers())
-    with _untouched(networks), quiet(), _compiling():
+    recurrent = any(isinstance(module, nn.RNNBase) for module in networks.modules())
+    plain = torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext()  # its layers keep a workspace
+    with _untouched(networks), quiet(), _compiling(), plain:  # `quiet` first: to switch oneDNN off warns
         first, _, moved = _traced(loss, networks, tensors, [True] * len(buffers))
         start = time.perf_counter()
         module, reached, _ = _traced(loss, networks, tensors, moved)

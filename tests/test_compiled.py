@@ -17,7 +17,7 @@ from ppvae import networks
 from ppvae.compiled import Gradients, NotCompilable
 from ppvae.inference import elbo, objectives
 from ppvae.inference.checks import hot_loop
-from ppvae.models import VAE, guides, likelihoods, priors
+from ppvae.models import VAE, assemble, guides, likelihoods, priors
 from ppvae.steps import eager
 from ppvae.tracing import NotTraceable
 
@@ -85,6 +85,14 @@ def test_every_objective_is_traced(objective):
 def test_discrete_latents_are_traced(objective):
     parts = {"prior": "OneHot learned", "encoder": "OneHotCategorical"}
     assert_agree(story_of(**parts), OBJECTIVES[objective], (data_of(**parts),))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_recurrent_networks_are_traced(dtype):
+    torch.manual_seed(0)
+    parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    story = assemble(*parts, shape=(3, 2), latent=2, network=networks.LSTM())
+    assert_agree(story, OBJECTIVES["elbo"], (torch.randn(5, 6),), dtype, steps=1)
 
 
 class Users(PyroModule):
