@@ -11,7 +11,6 @@ from pyro.distributions import constraints
 from torch import Size, Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from torch.library import custom_op
 
 from ppvae.distributions.bessel import bessel_ratio, log_bessel
 
@@ -156,7 +155,7 @@ class _Angle(Function):
 
     @staticmethod
     def forward(ctx: Any, concentration: Tensor, dim: int) -> Tensor:
-        angle: Tensor = _draw_angle(concentration.double(), dim)
+        angle = _draw_angle(concentration.double(), dim)
         ctx.save_for_backward(angle, concentration)
         ctx.dim = dim
         return angle.to(concentration.dtype)
@@ -168,12 +167,8 @@ class _Angle(Function):
         return grad * _angle_slope(angle, concentration.double(), ctx.dim).to(grad.dtype), None
 
 
-@custom_op("ppvae::von_mises_fisher_angle", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
 def _draw_angle(concentration: Tensor, dim: int) -> Tensor:
-    """Wood's rejection, in terms of tan(t/2)^2 = b g1 / g2 with g1, g2 ~ Gamma((dim - 1) / 2), exact near 0 and pi.
-
-    One operator, since how often it draws depends on its draws: a step that is compiled takes it as a whole.
-    """
+    """Wood's rejection, in terms of tan(t/2)^2 = b g1 / g2 with g1, g2 ~ Gamma((dim - 1) / 2), exact near 0 and pi."""
     power = dim - 1
     b = power / (2 * concentration + torch.sqrt(4 * concentration.square() + power**2))
     centre = (1 - b) / (1 + b)
@@ -189,11 +184,6 @@ def _draw_angle(concentration: Tensor, dim: int) -> Tensor:
         angle[waiting] = torch.where(accepted, 2 * torch.atan(square.sqrt()), angle[waiting])
         waiting[waiting.clone()] = ~accepted
     return angle
-
-
-@_draw_angle.register_fake
-def _(concentration: Tensor, dim: int) -> Tensor:
-    return torch.empty_like(concentration)
 
 
 def _angle_slope(angle: Tensor, k: Tensor, dim: int) -> Tensor:
