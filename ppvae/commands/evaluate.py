@@ -30,6 +30,7 @@ METHODS: dict[str, Callable[..., Any]] = {
             "prior_sampling",
             "laplace_sampling",
             "refined_sampling",
+            "flow_sampling",
             "annealed",
             "bidirectional",
             "upper_bound",
@@ -67,6 +68,8 @@ def run(options: Namespace) -> None:
         raise ValueError(f"split should be train, valid or test, got {options.split}")
     if options.rows is not None and options.rows < 1:
         raise ValueError(f"rows should be at least 1, got {options.rows}")
+    if options.method == "bidirectional" and options.processes != 1:
+        raise ValueError(f"bidirectional runs in one process, got processes {options.processes}: leave it out")
     method = find_method(options)
     found = runs.read(options.run)
     dataset = found.data()

@@ -125,7 +125,7 @@ class Evidence:
             f"log p(x) = {s['log_p']:.3f} nats per datum, of a {self.measure}; {bound} by {self.method}",
             f"  Monte Carlo error   {s['monte_carlo_error']:.3f}  ({self._drawn(s)})",
             f"  sampling error      {s['sampling_error']:.3f}  ({s['data']} data)",
-            f"  ELBO                {elbo}",
+            f"  {'mean log-weight' if self.bound == 'stochastic upper bound' else 'ELBO':<18}  {elbo}",
             f"  ESS                 {s['ess']:.1f} of {s['particles']:.0f} on average",
             f"  Pareto k-hat > 0.7  {share}",
             f"  {s['verdict']}",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppvae.base import Batch, Story
 from ppvae.inference.checks import check_data
-from ppvae.inference.evidence import COLUMNS, Bound, Evidence, NoDensity, assemble, reduce
+from ppvae.inference.evidence import Bound, Evidence, NoDensity, assemble, reduce
 from ppvae.inference.programs import (
     Site,
     as_batch,
@@ -197,7 +197,6 @@ def estimate(
     """
     check_budget(budget)
     batch = as_seen(story, batch)  # so that what stands where a value is missing seeds nothing
-    columns = batch[0].new_zeros(0, len(COLUMNS), dtype=torch.float64)
     with evaluating(story), own_generators():
         measure, factors = observed(story, tuple(part[:1] for part in batch))
         found = []
@@ -206,8 +205,9 @@ def estimate(
             proposal = tuple(part[row : row + 1] for part in proposals)
             one = partial(_draw, partial(weigh, story, datum), proposal, key)
             found.append(figures(one(_needed(one, budget))))
-        columns = torch.stack(found)
-    return assemble(columns, bound, method + of_factors(factors), measure=measure, target_error=budget.target_error)
+    return assemble(
+        torch.stack(found), bound, method + of_factors(factors), measure=measure, target_error=budget.target_error
+    )
 
 
 def _needed(draw: Callable[..., Tensor], budget: Budget) -> int:

@@ -136,8 +136,7 @@ def flag_checks(seed: int = 0) -> Iterator[Check]:
     x = known.data(30)
     narrow, good = (importance(known.story(widen), x, 5000, seed, progress=False) for widen in (0.25, 1.2))
     said = float(narrow.verdict().startswith("unreliable"))
-    yield at_least(
-        "flag", "linear-Gaussian", "too narrow: share flagged", narrow.unreliable(), 0.7
-    )  # k is 0.94 +- 0.15
+    share = narrow.unreliable()  # k is 0.94 +- 0.15
+    yield at_least("flag", "linear-Gaussian", "too narrow: share flagged", share, 0.7)
     yield at_least("flag", "linear-Gaussian", "too narrow: the verdict says so", said, 1.0)
     yield at_least("flag", "linear-Gaussian", "good: share not flagged", 1 - good.unreliable(), 0.9)
