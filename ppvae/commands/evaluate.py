@@ -83,6 +83,8 @@ def run(options: Namespace) -> None:
         _certify(found, batch, method, options)
         return
     evidence = in_processes(method, found.story, batch, options.processes)
+    if not isinstance(evidence, Evidence):
+        raise ValueError(f"a method should return an Evidence; {options.method} returns {type(evidence).__name__}")
     path = runs.write_evidence(found, evidence, _name(options, evidence), options.split, options.seed)
     print(evidence)
     for line in _notes(found, evidence):

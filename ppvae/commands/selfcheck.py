@@ -15,7 +15,7 @@ KINDS = {
     "value": "Objectives: mean loss, nats per datum",
     "gradient": "Objectives: the element of the mean gradient that is furthest off",
     "evidence": "Estimators: mean log p(x), nats per datum (z: is the mean of estimate / truth of p(x) 1?)",
-    "its error": "Estimators: mean of ((estimate - truth) / reported error)^2 (z: of its cube root, which is nearly normal)",
+    "its error": "Estimators: mean of ((estimate - truth) / reported error)^2 (z: of its cube root)",
     "bound": "Bounds: mean over data, nats per datum",
     "flag": "A bad proposal is flagged by k-hat, and a good one is not",
     "posterior": "Posteriors",
