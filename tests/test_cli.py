@@ -18,11 +18,12 @@ import yaml
 from safetensors.torch import load_file
 
 import ppvae
-from ppvae import cli, data, lineup, networks
-from ppvae.inference import elbo, iwae, log_weights
+from ppvae import cli, data, lineup, networks, runs
+from ppvae.inference import elbo, iwae, log_weights, refined_sampling
 from ppvae.metrics import completeness
 from ppvae.models import assemble, guides, likelihoods, priors
 from ppvae.scoring import give_density, score
+from ppvae.selfcheck.checks import against
 from ppvae.train import NotFinite
 
 MY_FILE = """
@@ -68,6 +69,10 @@ class Breaks(nn.Module):
             self.left -= 1
             loc = loc if self.left > 0 else loc * float("nan")
         return dist.Normal(loc, 1.0).to_event(1)
+
+def answer(story, data) -> float:
+    return 42.0
+
 
 def doubled(story, data, factor: float = 2.0):
     return factor * elbo(story, data)
@@ -490,11 +495,70 @@ def test_other_data_than_the_runs_are_refused(ppvae_says, refusal):
         (["--particles", "0"], "particles should be at least 1, got 0"),
         (["--particles", "many"], "--particles should be int, got many"),
         (["--split", "exam"], "split should be train, valid or test, got exam"),
+        (["--rows", "0"], "rows should be at least 1, got 0"),
+        (["--processes", "0"], "processes should be at least 1, got 0"),
+        (["--method", "anneal"], "unknown method 'anneal': it should be one of annealed, "),
+        (["--method", "annealed", "--method.dist", "3"], "annealed takes particles (int), distributions (int)"),
+        (["--method", "exact", "--particles", "9"], "method exact takes no arguments, got particles"),
+        (["--method", "exact"], "exact needs discrete latents, or a linear-Gaussian story"),
+        (["--method", "bidirectional", "--processes", "2"], "bidirectional runs in one process, got processes 2"),
+        (["--method", "importance", "--target_error", "0"], "target_error should be positive and finite, got 0"),
+        (["--method", "my_file.answer"], "a method should return an Evidence; my_file.answer returns float"),
     ],
 )
 def test_wrong_options_of_an_evaluation(ppvae_says, refusal, words, said):
     ppvae_says(*REAL, "--epochs", "1", "--out", "RUN")
     assert said in refusal("evaluate", "RUN", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "says", "name"),
+    [
+        (["--method", "importance", "--target_error", "0.3"], "worst datum", "importance-to0.3"),
+        (["--method", "refined_sampling", "--particles", "40"], "refined for every datum", "refined_sampling-40"),
+        (
+            ["--method", "annealed", "--method.distributions", "3", "--method.start", "prior"],
+            "annealing from the prior in 3 steps",
+            "annealed-32",
+        ),
+        (["--method", "laplace_evidence"], "an approximation by Laplace's approximation", "laplace_evidence"),
+    ],
+)
+def test_an_evaluation_by_a_method_of_ones_choice(ppvae_says, words, says, name):
+    """What it prints is what the library says of the same data, and what it keeps."""
+    ppvae_says(*REAL, "--epochs", "1", "--out", "RUN")
+    out = ppvae_says("evaluate", "RUN", "--rows", "5", *words)
+    assert says in out
+    record = strict(Path(f"RUN/evidence-test-{name}-first5-seed0.json").read_text())
+    assert record["data"] == 5
+    assert f"log p(x) = {record['log_p']:.3f} nats" in out
+    assert len(table(f"RUN/evidence-test-{name}-first5-seed0.csv")) == 5
+    run = runs.read("RUN")
+    if name == "refined_sampling-40":
+        evidence = refined_sampling(run.story, run.data().test[:5], 40, progress=False)
+        assert record["log_p"] == pytest.approx(evidence.estimate.mean().item(), rel=1e-6)
+
+
+def test_bounds_from_both_sides_of_data_that_the_story_draws(ppvae_says):
+    ppvae_says(*REAL, "--epochs", "1", "--out", "RUN")
+    out = ppvae_says("evaluate", "RUN", "--method", "bidirectional", "--rows", "4", "--method.distributions", "4")
+    assert out.count("temperatures: log p(x) of 4 simulated data from below") == 3
+    record = strict(Path("RUN/evidence-simulated-bidirectional-4-4-seed0.json").read_text())
+    assert [rung["distributions"] for rung in record["rungs"]] == [1, 2, 4]
+    for rung in record["rungs"]:
+        assert rung["gap"] == pytest.approx(rung["upper"]["log_p"] - rung["lower"]["log_p"])
+    assert Path("RUN/evidence-simulated-bidirectional-4-4-seed0-sandwich.png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_selfcheck_says_what_failed_and_exits_with_it(capsys, monkeypatch, passed):
+    checks = [against("value", "a story", "elbo", 1.0, 0.9, 0.1 if passed else 0.01)]
+    monkeypatch.setattr("ppvae.commands.selfcheck.selfcheck", lambda processes, seed: iter(checks))
+    assert cli.main(["selfcheck"]) == (0 if passed else 1)
+    out = capsys.readouterr().out
+    assert ["elbo", "a", "story", "1.0000", "0.9000"] in [line.split()[:5] for line in out.splitlines()]
+    assert ("all 1 checks passed" if passed else "1 of 1 checks failed") in out
+    assert ("+1.00" if passed else "+10.00") in out
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "observation.json", "config.yaml"])
