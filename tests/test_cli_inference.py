@@ -70,7 +70,7 @@ def test_posteriors_prints_a_leaderboard_and_keeps_it_with_pictures(runs, capsys
     said = say(capsys, "posteriors", runs / "vae", *few, "--methods", methods)
     assert all(method in said for method in ("amortised", "local diagonal", "laplace", "hmc"))
     assert "nuts  " not in said
-    path = runs / "vae" / "posteriors-test-first4-seed0.json"
+    path = runs / "vae" / "posteriors-amortised-local_diagonal-laplace-hmc-test-first4-seed0.json"
     kept = json.loads(path.read_text())
     assert [row["method"] for row in kept["methods"]] == ["amortised", "local diagonal", "laplace", "hmc"]
     assert kept["methods"][3]["elbo"] is None

@@ -62,14 +62,15 @@ def run(options: Namespace) -> None:
     against = reference(story, batch, options.reference, seed=options.seed)
     how = (log_p.estimate, against, methods, options.draws, options.simulations, options.seed)
     measured = list(track(leaderboard(story, batch, *how), "methods", total=len(methods)))
-    print(f"{options.split} split of {found.observation}; {len(batch[0])} data, nats per datum")
+    print(f"{found.observation}; the first {len(batch[0])} data of the {options.split} split, nats per datum")
     if given:
         print("the guide is a point mass: p(z) is a mixture of Gaussians fitted to the training codes")
     rows = [entry.summary() for entry in measured]
     print_rows(rows)
     for line in [*notes(against, log_p.estimate), *left_out]:
         print(line)
-    name = f"posteriors-{options.split}-first{options.rows}-seed{options.seed}"
+    some = "" if options.methods is None else "-".join(["", *methods]).replace(" ", "_")
+    name = f"posteriors{some}-{options.split}-first{options.rows}-seed{options.seed}"
     summary = {"split": options.split, "seed": options.seed, "log_p": log_p.summary(), "noise": against.noise}
     summary |= {"methods": [runs.finite(row) for row in rows]}
     path = runs.write_measures(found, name, {**summary, "log_p": runs.finite(log_p.summary())}, rows)

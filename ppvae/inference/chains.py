@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+from pyro.poutine import Trace
 from torch import Tensor
 
 from ppvae.base import Batch, Story
@@ -13,11 +14,14 @@ from ppvae.inference.hmc import adapt, transition
 from ppvae.inference.importance import check_proper
 from ppvae.inference.programs import as_seen, evaluating, latent_sites, placed, run
 from ppvae.inference.streams import Streams, keys, own_generators, stream_seed
-from ppvae.inference.unconstrained import model_densities, unconstrain
+from ppvae.inference.unconstrained import Unconstrained, check_guide, model_densities, unconstrain
 from ppvae.progress import track
 
 CHAINS = 4096
 """Chains that move at once, data times chains. It bounds the memory."""
+
+PICKED_FROM = 256
+"""Draws from the prior among which a chain's start is picked."""
 
 
 class Draws(NamedTuple):
@@ -42,8 +46,9 @@ def hmc(
 ) -> Draws:
     """Draws from p(z | x) of every datum, with a decoder that stays as it is.
 
-    Chains start at draws from the prior, so that they disagree until they have found the posterior. Step sizes and the
-    scale of every dimension are tuned for each datum in the warm-up and then frozen. Neal 2011,
+    Half of the chains start at draws from the guide, and half where the likelihood picks among draws from the prior,
+    which know nothing of the guide: so the two disagree where the guide misses a mode. Step sizes and the scale of
+    every dimension are tuned for each datum in the warm-up and then frozen. Neal 2011,
     https://arxiv.org/abs/1206.1901; R-hat and ESS as in Vehtari et al. 2021, https://arxiv.org/abs/1903.08008
 
     Args:
@@ -72,6 +77,7 @@ def hmc(
         batch = as_seen(story, batch)
         with evaluating(story), torch.no_grad():
             check_proper(story, tuple(part[:1] for part in batch))
+            check_guide(story, batch)
     names, size = keys(batch, seed), max(1, CHAINS // chains)
     kept: list[tuple[Tensor, Tensor]] = []
 
@@ -96,6 +102,30 @@ def hmc(
     return Draws(u, r_hat(u), effective_draws(u), torch.cat([rates for _, rates in kept]))
 
 
+@torch.no_grad()
+def starts(story: Story, batch: tuple[Tensor, ...], flat: Unconstrained, names: list[bytes], chains: int) -> Tensor:
+    """Where chains begin, `(chains, batch, size)`: the guide's draws, then, half and more, the prior's.
+
+    Of `PICKED_FROM` draws from the prior each is taken with the probability that its likelihood gives it: a draw as it
+    comes may lie beyond a mode that holds next to nothing, which a chain then never leaves.
+    """
+    found = []
+    for row, name in enumerate(names):
+        datum = tuple(part[row : row + 1] for part in batch)
+        torch.manual_seed(stream_seed(name, "hmc start "))
+        guide = flat.vector(_values(run(story.guide, datum, chains // 2)))
+        prior = flat.vector(_values(run(story.model, datum, PICKED_FROM)))
+        log_p, log_prior = model_densities(story, datum, flat)(prior)
+        likely = (log_p - log_prior)[:, 0].double().nan_to_num(-torch.inf, posinf=-torch.inf)
+        picked = torch.multinomial(likely.softmax(0), chains - chains // 2, replacement=True)
+        found.append(torch.cat([guide, prior[picked]]))
+    return torch.cat(found, dim=1)
+
+
+def _values(trace: Trace) -> dict[str, Tensor]:
+    return {site["name"]: site["value"] for site in latent_sites(trace)}
+
+
 class _Mover:
     """The chains of a chunk of data, their step sizes and scales."""
 
@@ -103,12 +133,7 @@ class _Mover:
         self, story: Story, batch: tuple[Tensor, ...], names: list[bytes], chains: int, leapfrog: int, target: float
     ):
         flat = unconstrain(story, batch, "HMC")
-        drawn = []
-        for row, name in enumerate(names):
-            torch.manual_seed(stream_seed(name, "hmc start "))
-            trace = run(story.model, tuple(part[row : row + 1] for part in batch), chains)
-            drawn.append(flat.vector({site["name"]: site["value"] for site in latent_sites(trace)}))
-        self.u = torch.cat(drawn, dim=1)  # (chains, batch, size)
+        self.u = starts(story, batch, flat, names, chains)
         self.densities, self.leapfrog, self.target = model_densities(story, batch, flat), leapfrog, target
         self.noise = Streams(names, "hmc ", self.u)
         self.scale = torch.ones_like(self.u[0])

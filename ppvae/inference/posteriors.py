@@ -12,14 +12,14 @@ from pyro.infer.mcmc import MCMC, NUTS
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.chains import hmc
+from ppvae.inference.chains import hmc, starts
 from ppvae.inference.checks import check_data, hot_loop
 from ppvae.inference.convergence import r_hat
 from ppvae.inference.importance import check_point_mass, check_proper
 from ppvae.inference.laplace import climb, curvature, triangle
 from ppvae.inference.local import LocalNormal, local_normal
 from ppvae.inference.local_flow import local_flow, weigh_flow, weigh_normal
-from ppvae.inference.programs import as_seen, evaluating, latent_sites, placed, run
+from ppvae.inference.programs import as_seen, evaluating, placed
 from ppvae.inference.streams import Streams, keys, own_generators, stream_seed
 from ppvae.inference.unconstrained import Unconstrained, check_guide, model_densities, unconstrain
 from ppvae.inference.weights import draw, log_weights
@@ -186,17 +186,15 @@ def no_u_turn(task: Task, chains: int = 2, warm_up: int = 100) -> Posterior:
         def energy(at: dict[str, Tensor], of: Callable[[Tensor], tuple[Tensor, Tensor]] = densities) -> Tensor:
             return -of(at["u"].reshape(1, 1, -1))[0][0, 0]
 
+        start = starts(task.story, datum, task.flat, [name], chains)
         torch.manual_seed(stream_seed(name, "nuts "))
-        with torch.no_grad():
-            prior = latent_sites(run(task.story.model, datum, chains))
-            start = task.flat.vector({site["name"]: site["value"] for site in prior})
         states = []
         for chain in range(chains):
             sampler = MCMC(
                 NUTS(potential_fn=energy),
                 each,
                 warm_up,
-                initial_params={"u": start[chain, 0].detach()},
+                initial_params={"u": start[chain, 0]},
                 disable_progbar=True,
             )
             sampler.run()

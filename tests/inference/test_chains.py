@@ -6,10 +6,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from planes import two_planes
 from stories import Written, number, one_latent
 from torch import nn
 
 from ppvae.inference import chains, hmc
+from ppvae.inference.streams import keys
+from ppvae.inference.unconstrained import unconstrain
 from ppvae.known import LinearGaussian, TwoLayers
 from ppvae.models import VAE, guides, likelihoods, priors
 
@@ -58,7 +61,7 @@ def test_a_banana_has_the_moments_of_quadrature():
         pyro.sample("z", dist.Normal(torch.zeros(len(x), 2).double(), 1.0).to_event(1))
 
     x = number([-1.0, 0.5])
-    found = hmc(Written(model, guide), x, draws=1600, warm_up=400, progress=False)
+    found = hmc(Written(model, guide), x, draws=2400, warm_up=400, progress=False)
     axis = torch.linspace(-6, 8, 1401).double()
     a, b = torch.meshgrid(axis, axis, indexing="ij")
     for row in range(2):
@@ -86,6 +89,20 @@ def test_r_hat_tells_chains_that_sit_in_different_modes():
     assert apart.ess.max() < 50
     together = hmc(story_of(1.0), number([0.1, 0.0]), draws=400, warm_up=100, chains=8, progress=False)
     assert together.r_hat.max() < 1.05
+
+
+def test_chains_start_at_the_guide_and_where_the_prior_is_likely():
+    """The guide knows the upper of two modes; picked among draws of the prior, both are as likely, and nothing else."""
+    story, x = two_planes()
+    x = x.repeat(100)
+    first = chains.starts(story, (x,), unconstrain(story, (x,), "HMC"), keys((x,), 0), 6)[..., 0]
+    guided, picked = first[:3], first[3:]
+    assert (guided > 0).all()
+    above = (picked > 0).double().mean(0)  # independent data
+    assert abs(above.mean() - 0.5) < 4 * above.std() / len(x) ** 0.5 < 0.2
+    assert (picked.square() - x).abs().max() < 5 * 0.5
+    prior = torch.randn(10_000).double().square() - 2
+    assert (prior.abs() > 5 * 0.5).double().mean() > 0.03  # where chains would otherwise start
 
 
 def test_draws_of_a_datum_do_not_depend_on_the_others(monkeypatch):

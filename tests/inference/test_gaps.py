@@ -50,6 +50,8 @@ def test_a_banana_has_less_of_a_gap_beyond_a_flow():
     found = gaps(story, x, 2000, progress=False)
     assert ((found.log_p.estimate - log_p).abs() < 4 * found.log_p.standard_error + 0.005).all()
     assert (found.approximation > 0.15).all()
+    error = (found.flow.elbo_standard_error.square() + found.diagonal.elbo_standard_error.square()).sqrt()
+    assert (found.flow.elbo - found.diagonal.elbo > 4 * error).all()
     assert (found.beyond_flow < 0.6 * found.approximation).all()
     assert (found.flow.elbo - log_p < 4 * found.flow.elbo_standard_error).all()  # a bound
 

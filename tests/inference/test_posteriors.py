@@ -8,7 +8,8 @@ from planes import banana, by_quadrature, two_planes
 from stories import Written, fingerprint
 from torch import nn
 
-from ppvae.inference import effective_draws, gaps, hmc, infer, leaderboard, reference
+from ppvae.inference import calibration, effective_draws, gaps, hmc, infer, leaderboard, reference
+from ppvae.inference.importance import Budget, estimate
 from ppvae.inference.posteriors import METHODS
 from ppvae.known import Enumerable, LinearGaussian
 from ppvae.models import Autoencoder
@@ -16,9 +17,13 @@ from ppvae.models import Autoencoder
 FAST = [method for method in METHODS if method != "nuts"]
 
 
+BIAS = {"semi-amortised": 0.25, "local full": 0.03, "local flow": 0.1}
+"""What a method leaves by design, in posterior deviations: few steps, or a stopping rule. None for the others."""
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_posterior_of_a_linear_gaussian_story(method):
-    """Means within 0.2 and variances within a quarter: of 1,000 draws, and of Normals by ascent."""
+    """Means and log-variances within 4.5 standard errors of the draws that they are taken from, and what is left."""
     known = LinearGaussian()
     rows, draws = (2, 200) if method == "nuts" else (5, 1000)
     x, story = known.data(rows), known.story(widen=1.4, shift=0.3 if method != "amortised" else 0.0)
@@ -27,14 +32,21 @@ def test_the_posterior_of_a_linear_gaussian_story(method):
     assert fingerprint(story) == before
     assert found.draws.shape == (draws, rows, 2)
     assert found.seconds > 0
-    variance = known.posterior_covariance.diagonal()
-    few = {"semi-amortised": 0.3, "nuts": 0.4}.get(method, 0.2)  # standard deviations; nuts: 200 draws that depend
-    assert ((found.mean - known.posterior_mean(x)) / variance.sqrt()).abs().max() < few
-    wide = 1.4**2 if method == "amortised" else 1.0
-    assert (found.variance / variance / wide).log().mean(0).abs().max() < few
-    assert ((found.draws.mean(0) - found.mean) / variance.sqrt()).abs().max() < 0.2
+    variance = known.posterior_covariance.diagonal() * (1.4**2 if method == "amortised" else 1.0)
+    by_chain = found.draws.reshape(-1, {"hmc": 4}.get(method, 2), rows, 2).transpose(0, 1)
+    error = effective_draws(by_chain).rsqrt()  # of a mean of draws, in posterior deviations
+    error_of_variance = (2 / effective_draws((by_chain - by_chain.mean((0, 1))).square())).sqrt()
+    off = (found.draws.mean(0) - known.posterior_mean(x)).abs() / variance.sqrt()
+    assert (off < 4.5 * error + BIAS.get(method, 0.0)).all()
+    wide = (found.draws.var(0) / variance).log().abs()
+    assert (wide < 4.5 * error_of_variance + BIAS.get(method, 0.0)).all()
+    assert (error < 0.1).all()
+    assert (((found.draws.mean(0) - found.mean) / variance.sqrt()).abs() < 4.5 * error).all()
+    assert ((found.draws.var(0) / found.variance).log().abs() < 4.5 * error_of_variance).all()
+    if method in ("local diagonal", "laplace"):
+        torch.testing.assert_close(found.mean, known.posterior_mean(x), atol=1e-4, rtol=0)
     if found.r_hat is not None:
-        assert found.r_hat.max() < 1.1
+        assert found.r_hat.max() < 1.05
 
 
 @pytest.mark.parametrize("method", ["amortised", "local diagonal", "laplace", "resampled", "hmc"])
@@ -109,6 +121,24 @@ def test_a_missed_mode_shows_in_the_moments_and_the_calibration():
     assert row["log_variance_error"] > 1
     assert row["calibration_p"] < 0.01
     assert row["gap"] > 0.6  # log 2, for half of the mass
+
+
+@pytest.mark.parametrize(("distance", "seen"), [(1.0, True), (3.0, False)])
+def test_a_mode_that_draws_reach_now_and_then_shows_in_k_hat(distance, seen):
+    """Modes at +-distance, a guide of the upper one: near, its tail finds the other, and k-hat is large; far, no draw
+    tells of it, k-hat is small, and only calibration sees what is missing."""
+    wide = 0.35
+
+    def model(x):
+        z = pyro.sample("z", dist.Normal(torch.zeros_like(x), distance))
+        pyro.sample("x", dist.Normal(z.abs(), 0.3), obs=x)
+
+    story = Written(model, lambda x: pyro.sample("z", dist.Normal(x, wide)))
+    x = torch.full((20,), distance).double()
+    posterior = infer(story, x, "amortised", 5000, progress=False)
+    evidence = estimate(story, (x,), posterior.weigh, Budget(5000), 0, False, "the guide", posterior.proposal)
+    assert (evidence.unreliable() > 0.5) == seen
+    assert calibration(story, x, "amortised", 200, 99, progress=False).worst < 1e-3
 
 
 def test_what_cannot_be_inferred_is_refused_in_a_line_that_names_the_site():
