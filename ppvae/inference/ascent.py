@@ -64,12 +64,19 @@ def ascend(
 
 
 def _normal(draws: int, size: int, generator: torch.Generator, like: Tensor, mirrored: bool) -> Tensor:
-    """Noise; mirrored, every draw has its opposite beside it and the squares of a dimension are 1 on average."""
+    """Noise; mirrored, every draw has its opposite beside it and second moments are those of N(0, I).
+
+    All of them with four draws a dimension or more; with fewer, the variances.
+    """
     if not mirrored or draws < 2:
         return torch.randn(draws, 1, size, generator=generator, dtype=like.dtype).to(like)
-    half = torch.randn(draws // 2, 1, size, generator=generator, dtype=like.dtype)
-    half = half / half.square().mean(0).sqrt()
-    return torch.cat([half, -half]).to(like)
+    half = torch.randn(draws // 2, size, generator=generator, dtype=torch.float64)
+    if draws >= 4 * size:
+        root = torch.linalg.cholesky(half.T @ half / len(half))
+        half = torch.linalg.solve_triangular(root.T, half, upper=True, left=False)
+    else:
+        half = half / half.square().mean(0).sqrt()
+    return torch.cat([half, -half]).unsqueeze(1).to(like)
 
 
 class _Best:
