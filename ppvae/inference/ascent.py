@@ -40,6 +40,7 @@ def ascend(
     optimizer = torch.optim.Adam(parameters, lr=lr)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     like, noise = parameters[0], torch.Generator().manual_seed(seed)
+    rounding = torch.finfo(like.dtype).eps ** 0.5  # nats for a step of 1
     best = None
     if tolerance is not None:
         apart = torch.Generator().manual_seed(seed + 1)
@@ -53,7 +54,9 @@ def ascend(
     for step in range(1, steps + 1):
         loss = -elbo(_normal(draws, size, noise, like, mirrored=best is not None)).sum()
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.grad = gradient.nan_to_num(0.0, 0.0, 0.0)
+            gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+            # exact moments make exact zeros, but for rounding, which Adam would blow up to a step
+            parameter.grad = gradient if best is None else torch.where(gradient.abs() < rounding, 0.0, gradient)
         optimizer.step()
         decay.step()
         yield
