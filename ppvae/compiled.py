@@ -1,12 +1,13 @@
 """Gradients by way of a graph, replayed operator by operator or compiled: a loss's own, to rounding."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch._inductor
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ppvae.tracing import Graph, Loss, NotTraceable, first_line, quiet, trace
 
@@ -29,11 +30,11 @@ class Gradients:
     Args:
         loss: of the tensors.
         networks: what it is a function of beside them.
-        backend: `torch.compile`'s.
+        backward: whether gradients are wanted; else the value alone, and `.grad` stays as it is.
     """
 
-    def __init__(self, loss: Loss, networks: nn.Module, backend: str = "inductor"):
-        self.loss, self.networks, self.backend = loss, networks, backend
+    def __init__(self, loss: Loss, networks: nn.Module, backward: bool = True):
+        self.loss, self.networks, self.backward = loss, networks, backward
         self.graphs: dict[Any, Graph] = {}
         self.settings: dict[Any, int] = {}  # to a number, which is hashed in no time
         self.refresh()
@@ -53,7 +54,7 @@ class Gradients:
         run = graph.compiled if compiled and graph.compiled is not None else graph.module
         with torch.no_grad():
             try:
-                loss, *results = run(graph.parameters, graph.buffers, tensors)
+                loss, *results = run(*graph.inputs(tensors))
             except RuntimeError as error:  # an operator that holds more than its tensors say
                 raise NotTraceable(f"its graph does not run, {first_line(error)}") from error
             for parameter, slope in zip(graph.reached, results, strict=False):
@@ -70,23 +71,20 @@ class Gradients:
         if key not in self.graphs:
             if len(self.graphs) == GRAPHS:
                 raise NotTraceable("a number that a module holds changes again and again: a buffer may")
-            self.graphs[key] = trace(self.loss, self.networks, tensors)
+            self.graphs[key] = trace(self.loss, self.networks, tensors, self.backward)
         return self.graphs[key]
 
     def _compile(self, graph: Graph, tensors: Sequence[Tensor]) -> Callable[..., Any]:
-        """The graph as a function that draws what the loss itself draws."""
-        options: dict[str, Any] = {}
-        if hasattr(torch.compiler, "skip_all_guards_unsafe"):  # `graph` has checked what a guard would
-            options["guard_filter_fn"] = torch.compiler.skip_all_guards_unsafe
-        if self.backend == "inductor":
-            known = torch._inductor.list_options()
-            options |= {name: False for name in ASSERTIONS if name in known} | {"fallback_random": True}
+        """The graph as a function that draws what the loss itself draws, without a guard: `graph` has checked."""
+        known = torch._inductor.list_options()
+        options = {name: False for name in ASSERTIONS if name in known} | {"fallback_random": True}
+        options["cpp_wrapper"] = all(tensor.device.type == "cpu" for tensor in graph.inputs(tensors))
+        module = fx.GraphModule(graph.module, copy.deepcopy(graph.module.graph))  # which compiling changes
+        inputs: list[Any] = [tensor.detach() for tensor in graph.inputs(tensors)]
         with _undone(), quiet(), torch.no_grad():
             try:
-                run: Callable[..., Any] = torch.compile(
-                    graph.module, fullgraph=True, dynamic=False, backend=self.backend, options=options
-                )
-                run(graph.parameters, graph.buffers, tensors)  # for nothing: it is made when it is first called
+                run: Callable[..., Any] = torch._inductor.compile(module, inputs, options=options)
+                run(*inputs)  # for nothing: what is made when it is first called
             except Exception as error:
                 raise NotCompilable(first_line(error)) from error
         return run

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ppvae.adam import Adam
 from ppvae.base import Story
 from ppvae.inference.programs import networks_of
 from ppvae.steps import Way
@@ -35,9 +36,7 @@ class Training:
         self.parameters = [parameter for parameter in self.networks.parameters() if parameter.requires_grad]
         if not self.parameters:
             raise ValueError("fit should have something to learn; no parameter of this story requires a gradient")
-        self.optimizer = (
-            torch.optim.Adam(self.parameters, lr=lr, fused=True) if optimizer is None else optimizer(self.parameters)
-        )
+        self.optimizer = Adam(self.parameters, lr=lr) if optimizer is None else optimizer(self.parameters)
         self.epoch = 0
         self.way: Way | None = None  # of the steps, once `compile="auto"` has settled it
         self.order = torch.Generator().manual_seed(seed)  # of the batches

@@ -1,4 +1,4 @@
-"""A fit's steps, by the way that ends first: as ordinary Python, as a replayed graph, or compiled."""
+"""Steps of a fit or blocks of an estimate, by the way that ends first: ordinary Python, a replayed graph, compiled."""
 
 import time
 import warnings
@@ -17,8 +17,8 @@ Way = Literal["eager", "replayed", "compiled"]
 
 SHORT = 3.0  # seconds: what is shorter is not worth a trace
 WARM, TIMED = 2, 5  # steps of a way before its times count, and those that are timed
-COMPILING = (8.0, 60.0)  # seconds of compiling: so many, and so many times as long as a trace
-COMPILED = 0.7  # of a replayed step's time: a compiled one's, until it is known
+COMPILING = {True: (8.0, 60.0), False: (2.5, 15.0)}  # seconds, and times a trace's: with gradients, without
+COMPILED = {True: 0.7, False: 0.55}  # of a replayed step's time, until it is known
 
 
 class NotCompiled(UserWarning):
@@ -38,6 +38,7 @@ class Steps:
         left: how many steps there will be.
         way: for auto what was chosen before a stop, if it was.
         say: is told in one line what was chosen, and why.
+        backward: whether there are gradients. A value alone is the same by any way: nothing is said of a fall back.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class Steps:
         left: int = 0,
         way: Way | None = None,
         say: Callable[[str], None] | None = None,
+        backward: bool = True,
     ):
-        self.loss, self.networks, self.left, self.say = loss, networks, left, say
-        self.gradients = Gradients(loss, networks)
+        self.loss, self.networks, self.left, self.say, self.backward = loss, networks, left, say, backward
+        self.gradients = Gradients(loss, networks, backward)
         chosen: dict[Compile, Way | None] = {"auto": way, "always": "compiled", "never": "eager"}
         if compile not in chosen:
             raise ValueError(f"compile should be {', '.join(chosen)}, got {compile}")
@@ -84,13 +86,14 @@ class Steps:
             return self.gradients(*tensors, compiled=False)
         except NotTraceable as reason:
             self._give_up("eager", reason)
-        return eager(self.loss, self.networks, tensors)
+        return eager(self.loss, self.networks, tensors) if self.backward else self.loss(*tensors)
 
     def _give_up(self, way: Way, reason: Exception) -> None:
         self.way = way
-        warnings.warn(
-            f"this fit is {way}, not compiled: {reason}; compile='never' is silent", NotCompiled, stacklevel=4
-        )
+        if self.backward:
+            warnings.warn(
+                f"this fit is {way}, not compiled: {reason}; compile='never' is silent", NotCompiled, stacklevel=4
+            )
 
     def _weigh(self, tensors: Sequence[Tensor]) -> None:
         """Go on to time the graph, or settle the way."""
@@ -105,9 +108,10 @@ class Steps:
             return
         self.trial = "replayed"
         if "replayed" in step:
-            compiling = COMPILING[0] + COMPILING[1] * graph.seconds
+            fixed, per_trace = COMPILING[self.backward]
+            compiling = fixed + per_trace * graph.seconds
             seconds: dict[Way, float] = {way: self.left * each for way, each in step.items()}
-            seconds["compiled"] = compiling + COMPILED * seconds["replayed"]
+            seconds["compiled"] = compiling + COMPILED[self.backward] * seconds["replayed"]
             self.way = min((each, way) for way, each in seconds.items())[1]
             if self.say is not None:
                 self.say(

@@ -16,7 +16,8 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 Loss = Callable[..., Tensor]
-"""Tensors to a scalar. What else it reads, beside the networks' parameters and buffers, is a constant of its graph."""
+"""Tensors to a scalar; to any tensor, where no gradient is asked for. What else it reads, beside the networks'
+parameters and buffers, is a constant of its graph."""
 
 LIBRARIES = tuple(str(Path(str(spec.origin)).parent) for spec in map(find_spec, ("torch", "pyro")) if spec)
 DEPENDENT = {"DataDependentOutputException", "DynamicOutputShapeException", "GuardOnDataDependentSymNode"}
@@ -30,7 +31,7 @@ class NotTraceable(RuntimeError):
 class Graph:
     """A loss with its gradients, of given shapes."""
 
-    module: fx.GraphModule  # (parameters, buffers, tensors) to [loss, *gradients, *what buffers become]
+    module: fx.GraphModule  # (*parameters, *buffers, *tensors) to [loss, *gradients, *what buffers become]
     parameters: list[nn.Parameter]
     buffers: list[Tensor]
     reached: list[nn.Parameter]  # those that have a gradient, in the order of the results
@@ -39,9 +40,14 @@ class Graph:
     seconds: float  # that a trace takes, once torch is warm
     compiled: Callable[..., Any] | None = None
 
+    def inputs(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [*self.parameters, *self.buffers, *tensors]
 
-def trace(loss: Loss, networks: nn.Module, tensors: Sequence[Tensor]) -> Graph:
-    """The graph of a loss. Nothing is computed or drawn: the tensors of a trace have shapes and no values.
+
+def trace(loss: Loss, networks: nn.Module, tensors: Sequence[Tensor], backward: bool = True) -> Graph:
+    """The graph of a loss, with its gradients or without.
+
+    Nothing is computed or drawn: the tensors of a trace have shapes and no values.
 
     It is traced twice, and should be the same: a counter, or a draw from elsewhere than torch, is found by that.
 
@@ -52,12 +58,12 @@ def trace(loss: Loss, networks: nn.Module, tensors: Sequence[Tensor]) -> Graph:
     recurrent = any(isinstance(module, nn.RNNBase) for module in networks.modules())
     plain = torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext()  # its layers keep a workspace
     with _untouched(networks), quiet(), _compiling(), plain:  # `quiet` first: to switch oneDNN off warns
-        first, _, moved = _traced(loss, networks, tensors, [True] * len(buffers))
+        first, _, moved = _traced(loss, networks, tensors, [True] * len(buffers), backward)
         start = time.perf_counter()
-        module, reached, _ = _traced(loss, networks, tensors, moved)
+        module, reached, _ = _traced(loss, networks, tensors, moved, backward)
         seconds = time.perf_counter() - start
     _check_same(first, module)
-    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    learning = [parameter for parameter in parameters if parameter.requires_grad and backward]
     return Graph(
         module,
         parameters,
@@ -70,23 +76,26 @@ def trace(loss: Loss, networks: nn.Module, tensors: Sequence[Tensor]) -> Graph:
 
 
 def _traced(
-    loss: Loss, networks: nn.Module, tensors: Sequence[Tensor], moving: Sequence[bool]
+    loss: Loss, networks: nn.Module, tensors: Sequence[Tensor], moving: Sequence[bool], backward: bool
 ) -> tuple[fx.GraphModule, list[bool], list[bool]]:
     """The graph, which of the parameters that learn have a gradient, and which buffers move."""
     parameters, buffers = list(networks.parameters()), list(networks.buffers())
     reached: list[bool] = []
     replaced: list[bool] = []
 
-    def step(given: list[Tensor], before: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
+    def step(*everything: Tensor) -> list[Tensor]:
+        given, rest = everything[: len(parameters)], everything[len(parameters) :]
+        before, tensors = rest[: len(buffers)], rest[len(buffers) :]
         leaves = [
-            tensor.detach().requires_grad_(parameter.requires_grad)
+            tensor.detach().requires_grad_(parameter.requires_grad and backward)
             for tensor, parameter in zip(given, parameters, strict=True)
         ]
         copies = [tensor.clone() if moves else tensor for tensor, moves in zip(before, moving, strict=True)]
         with _lent(networks, dict(zip((*parameters, *buffers), (*leaves, *copies), strict=True))):
             value = loss(*tensors)
             after = list(networks.buffers())
-        slopes = torch.autograd.grad(value, [leaf for leaf in leaves if leaf.requires_grad], allow_unused=True)
+        learning = [leaf for leaf in leaves if leaf.requires_grad]
+        slopes = torch.autograd.grad(value, learning, allow_unused=True) if learning else ()
         reached[:] = [slope is not None for slope in slopes]
         replaced[:] = [new is not copy for new, copy in zip(after, copies, strict=True)]
         moved = [new.detach() for new, moves in zip(after, moving, strict=True) if moves]
@@ -94,7 +103,7 @@ def _traced(
 
     try:
         make = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)
-        module = make(parameters, buffers, list(tensors))
+        module = make(*parameters, *buffers, *tensors)
     except Exception as error:
         dependent = type(error).__name__ in DEPENDENT
         reason = "it asks for a value that is known only once it is computed" if dependent else first_line(error)

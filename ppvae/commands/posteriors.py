@@ -11,7 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ppvae import figures, inference_plots, runs
-from ppvae.inference.importance import check_point_mass
+from ppvae.inference.checks import check_point_mass
 from ppvae.inference.leaderboard import SLOW, Measured, Reference, check_methods, leaderboard, reference
 from ppvae.inference.local_flow import flow_sampling, has_density
 from ppvae.inference.posteriors import METHODS, log_density_on

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.checks import check_data, hot_loop
+from ppvae.inference.checks import check_data, hot_loop, observed, of_factors
 from ppvae.inference.codes import simulate_jointly
-from ppvae.inference.evidence import COLUMNS, Bound, Evidence, assemble, reduce
+from ppvae.inference.evidence import COLUMNS, Bound, Evidence, assemble
 from ppvae.inference.hmc import adapt, transition
-from ppvae.inference.importance import observed, of_factors
 from ppvae.inference.programs import as_seen, evaluating, latent_sites, placed, run
-from ppvae.inference.streams import Streams, keys, own_generators, stream_seed
+from ppvae.inference.streams import Streams, begin_stream, keys, own_generators
+from ppvae.inference.tally import reduce
 from ppvae.inference.unconstrained import (
     check_guide_density,
     guide_densities,
@@ -207,7 +207,7 @@ class _Chains:
         program = self.story.guide if self.path.start == "guide" else self.story.model
         drawn = []
         for row, name in enumerate(self.names):
-            torch.manual_seed(stream_seed(name, label))
+            begin_stream(name, label)
             trace = run(program, tuple(part[row : row + 1] for part in self.batch), self.path.particles)
             drawn.append(self.flat.vector({site["name"]: site["value"] for site in latent_sites(trace)}))
         return torch.cat(drawn, dim=1)
@@ -309,7 +309,7 @@ def _kept(items: Iterator[Any]) -> Generator[Any, None, Any]:
 
 def _evidence(log_w: Tensor, bound: Bound, path: Path, measure: str, of: str = "") -> Evidence:
     """Forward weights estimate p(x), and the negated figures of backward ones bound it from above."""
-    figures = torch.stack([reduce(column.unsqueeze(-1)) for column in log_w.unbind(-1)])
+    figures = reduce(log_w).T.clone()
     ways = {"stochastic lower bound": "annealing from", "stochastic upper bound": "annealing back to"}
     if bound == "stochastic upper bound":
         figures[:, [COLUMNS.index("estimate"), COLUMNS.index("elbo")]] *= -1

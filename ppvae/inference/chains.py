@@ -8,12 +8,11 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.checks import check_data, hot_loop
+from ppvae.inference.checks import check_data, check_proper, hot_loop
 from ppvae.inference.convergence import effective_draws, r_hat
 from ppvae.inference.hmc import adapt, transition
-from ppvae.inference.importance import check_proper
 from ppvae.inference.programs import as_seen, evaluating, latent_sites, placed, run
-from ppvae.inference.streams import Streams, keys, own_generators, stream_seed
+from ppvae.inference.streams import Streams, begin_stream, keys, own_generators
 from ppvae.inference.unconstrained import Unconstrained, check_guide, model_densities, unconstrain
 from ppvae.progress import track
 
@@ -112,7 +111,7 @@ def starts(story: Story, batch: tuple[Tensor, ...], flat: Unconstrained, names: 
     found = []
     for row, name in enumerate(names):
         datum = tuple(part[row : row + 1] for part in batch)
-        torch.manual_seed(stream_seed(name, "hmc start "))
+        begin_stream(name, "hmc start ")
         guide = flat.vector(_values(run(story.guide, datum, chains // 2)))
         prior = flat.vector(_values(run(story.model, datum, PICKED_FROM)))
         log_p, log_prior = model_densities(story, datum, flat)(prior)

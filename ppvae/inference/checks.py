@@ -1,26 +1,31 @@
-"""What `fit` asks of a story's programs: are the data in the support, is a site not finite, is a parameter lost."""
+"""What is asked of a story's programs: data in the support, finite sites, parameters that are its own, densities."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions import constraints
 from torch import Tensor
 
 from ppvae.base import Story
+from ppvae.inference.evidence import NoDensity
 from ppvae.inference.programs import (
     Site,
     as_seen,
     check_plate,
     evaluating,
+    is_auxiliary,
+    is_point_mass,
     latent_sites,
     networks_of,
     run,
     sample_sites,
 )
+from ppvae.inference.streams import own_generators
 
 REMEDIES = {
     type(constraints.boolean): "binarise the data (binarisation threshold, static or dynamic), or use a likelihood "
@@ -167,6 +172,59 @@ def not_finite(story: Story, batch: tuple[Tensor, ...]) -> str:
             if not (torch.isfinite(log_prob).all() and torch.isfinite(site["value"]).all()):
                 return f"site '{site['name']}' of the {where} ({_family(site['fn'])})"
     return "no single site"
+
+
+def observed(story: Story, datum: tuple[Tensor, ...]) -> tuple[str, list[str]]:
+    """Whether the observed sites have a mass or a density, and the names of the model's factors."""
+    sites = check_proper(story, datum)
+    factors = [site["name"] for site in sites if isinstance(site["fn"], dist.Unit)]
+    seen = [site for site in sites if site["is_observed"] and site["name"] not in factors]
+    measures = {_kind(site["fn"].support) for site in seen}
+    return ("mass" if measures <= {"mass"} else max(measures - {"mass"}, key=len)), factors
+
+
+def of_factors(factors: list[str]) -> str:
+    """What a method's name ends in, where the model has factors."""
+    return f", of a density that the factor '{factors[0]}' leaves unnormalised" if factors else ""
+
+
+def check_proper(story: Story, datum: tuple[Tensor, ...]) -> list[Site]:
+    """The model's sites, none of which has a prior that integrates to no number."""
+    with torch.no_grad(), evaluating(story), own_generators():
+        guide = run(story.guide, datum, particles=1)
+        sites = list(sample_sites(run(poutine.replay(story.model, trace=guide), datum, particles=1)))
+    for site in sites:
+        if isinstance(site["fn"], dist.ImproperUniform) and not site["is_observed"]:
+            raise NoDensity(
+                f"evidence needs a proper prior; that of site '{site['name']}' integrates to no number: "
+                "take another, or put priors.ex_post(codes) in its place"
+            )
+    return sites
+
+
+def _kind(support: Any) -> str:
+    """Whether a support's elements have masses or densities: of a table's columns, some may have either."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    discrete = [bool(column.is_discrete) for column in getattr(support, "columns", [support])]
+    if any(discrete) and not all(discrete):
+        at = [str(column) for column, mass in enumerate(discrete) if mass]
+        return f"density, in columns {', '.join(at)} mass"
+    return "mass" if all(discrete) else "density"
+
+
+def check_point_mass(story: Story, datum: tuple[Tensor, ...]) -> None:
+    """Refuse a guide with no density as a proposal."""
+    with torch.no_grad(), evaluating(story), own_generators():
+        sites = list(latent_sites(run(story.guide, datum, particles=1)))
+    if any(is_auxiliary(site) for site in sites):
+        return  # point masses beside it carry its density
+    for site in sites:
+        if is_point_mass(site["fn"]):
+            raise NoDensity(
+                f"importance sampling needs a guide with a density; latent site '{site['name']}' has a point mass "
+                "(Delta): use laplace_sampling, which widens it, prior_sampling, or a guide such as DiagonalNormal"
+            )
 
 
 def _first_line(error: BaseException) -> str:

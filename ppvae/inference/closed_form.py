@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.checks import check_data, hot_loop
+from ppvae.inference.checks import check_data, hot_loop, observed, of_factors
 from ppvae.inference.evidence import Evidence
-from ppvae.inference.importance import observed, of_factors
 from ppvae.inference.laplace import ROWS, climb, curvature
 from ppvae.inference.programs import Site, as_seen, evaluating, latent_sites, placed, run, support_of
 from ppvae.inference.streams import own_generators

@@ -6,9 +6,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ppvae.inference.tail import pareto_k
-from ppvae.inference.weights import effective_sample_size, log_mean_exp, standard_error
-
 Bound = Literal[
     "stochastic lower bound",
     "stochastic upper bound",
@@ -150,15 +147,6 @@ _DIRECTION = {
     "stochastic upper bound": ("too high", "log p(x) is likely lower than the estimate"),
     "upper bound, estimated from below": ("too low to be bounds", "the bound is likely higher than its estimate"),
 }
-
-
-def reduce(log_w: Tensor) -> Tensor:
-    """Log-weights of one datum, `(particles, 1)`, to its figures in the order of `COLUMNS`."""
-    log_w = log_w.double()
-    count = log_w.new_full((1,), len(log_w))
-    elbo_error = log_w.std(dim=0) / len(log_w) ** 0.5 if len(log_w) > 1 else torch.full_like(log_w[0], torch.inf)
-    reductions = [log_mean_exp(log_w), standard_error(log_w), effective_sample_size(log_w), pareto_k(log_w)]
-    return torch.cat([*reductions, log_w.mean(dim=0), elbo_error, count])
 
 
 def assemble(figures: Tensor, bound: Bound, method: str, **rest: Any) -> Evidence:

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch import distributions as torch_dist
 
 from ppvae.base import Batch, Story
-from ppvae.inference.checks import check_data
+from ppvae.inference.blocks import Budget, estimate
+from ppvae.inference.checks import check_data, check_point_mass, check_proper
 from ppvae.inference.evidence import Evidence, error_of_mean
-from ppvae.inference.importance import Budget, check_point_mass, check_proper, estimate
 from ppvae.inference.local import LocalNormal, local_normal
 from ppvae.inference.local_flow import LocalFlow, local_flow, mixture_sampling, weigh_flow, weigh_normal
 from ppvae.inference.programs import as_seen, evaluating, latent_sites, placed, run

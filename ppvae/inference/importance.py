@@ -1,48 +1,20 @@
 """Evidence by importance sampling: from the guide, widened or mixed with the prior, or from the prior."""
 
 import math
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
 
-import pyro.distributions as dist
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.checks import check_data
-from ppvae.inference.evidence import Bound, Evidence, NoDensity, assemble, reduce
-from ppvae.inference.programs import (
-    Site,
-    as_batch,
-    as_seen,
-    evaluating,
-    is_auxiliary,
-    is_point_mass,
-    latent_sites,
-    placed,
-    run,
-    sample_sites,
-)
+from ppvae.inference.blocks import Budget, Weigh, check_budget, estimate
+from ppvae.inference.checks import check_data, check_point_mass
+from ppvae.inference.evidence import Bound, Evidence, NoDensity
+from ppvae.inference.programs import as_batch, placed, run, sample_sites
 from ppvae.inference.proposals import defensive_log_weights, widened_log_weights
-from ppvae.inference.streams import keys, own_generators, stream_seed
-from ppvae.inference.weights import log_weights, standard_error, sum_sites
-from ppvae.progress import track
-
-BLOCK = 4096
-"""Particles drawn from one random stream and evaluated at once. It bounds the memory, whatever the particle count."""
-
-LEAST = 100  # particles of any adaptive estimate: enough to tell k-hat by
-SAFETY = 3.0  # a pilot of n draws asks for 1 + 3 / sqrt n times what it says is needed: its own error is in that number
-
-
-class Budget(NamedTuple):
-    """How many particles a datum is given: K of them; or, with a target, as many as a pilot of K says it needs."""
-
-    particles: int
-    target_error: float | None = None
-    max_particles: int = 1_000_000
+from ppvae.inference.streams import own_generators
+from ppvae.inference.tally import Tally
+from ppvae.inference.weights import log_weights, sum_sites
 
 
 def importance(
@@ -137,15 +109,26 @@ def upper_bound(
     check_point_mass(story, tuple(part[:1] for part in batch))
     method = f"the moment of order {order:g} of the weights of the guide (CUBO)"
 
-    def figures(log_w: Tensor) -> Tensor:
-        found = reduce(order * log_w)
-        plain = reduce(log_w)
-        found[:2] /= order
-        found[4:6] = plain[4:6]  # the ELBO beside it is the weights' own
-        return found
-
     bound: Bound = "upper bound, estimated from below"
-    return estimate(story, batch, log_weights, Budget(particles), seed, progress, method, figures=figures, bound=bound)
+    moments = partial(_Moments, order)
+    return estimate(story, batch, log_weights, Budget(particles), seed, progress, method, tally=moments, bound=bound)
+
+
+class _Moments:
+    """What `upper_bound` makes of log-weights: the figures of their n-th powers, beside their own ELBO."""
+
+    def __init__(self, order: float, particles: int):
+        self.order, self.plain, self.powers = order, Tally(particles), Tally(particles)
+
+    def add(self, log_w: Tensor) -> None:
+        self.plain.add(log_w)
+        self.powers.add(self.order * log_w.double())
+
+    def figures(self) -> Tensor:
+        found = self.powers.figures()
+        found[:2] /= self.order
+        found[4:6] = self.plain.figures()[4:6]
+        return found
 
 
 @torch.no_grad()
@@ -155,14 +138,26 @@ def draws(story: Story, data: Batch, particles: int = 1000, seed: int = 0, progr
     with own_generators():
         check_data(story, batch)
     check_point_mass(story, tuple(part[:1] for part in batch))
-    columns = []
+    kept: list[_Kept] = []
 
-    def kept(log_w: Tensor) -> Tensor:
-        columns.append(log_w)
-        return reduce(log_w)
+    def keep(count: int) -> _Kept:
+        kept.append(_Kept(count))
+        return kept[-1]
 
-    estimate(story, batch, log_weights, Budget(particles), seed, progress, "log-weights", figures=kept)
-    return torch.cat(columns, dim=1)
+    estimate(story, batch, log_weights, Budget(particles), seed, progress, "log-weights", tally=keep)
+    return torch.cat([torch.cat(one.blocks) for one in kept], dim=1)
+
+
+class _Kept(Tally):
+    """A tally that keeps what it is given."""
+
+    def __init__(self, particles: int):
+        super().__init__(particles)
+        self.blocks: list[Tensor] = []
+
+    def add(self, log_w: Tensor) -> Tally:
+        self.blocks.append(log_w)
+        return super().add(log_w)
 
 
 def prior_log_weights(story: Story, data: Batch, particles: int = 1) -> Tensor:
@@ -175,67 +170,7 @@ def prior_log_weights(story: Story, data: Batch, particles: int = 1) -> Tensor:
     return sum_sites((site for site in sample_sites(trace) if site["is_observed"]), particles, len(batch[0]))
 
 
-@torch.no_grad()
-def estimate(
-    story: Story,
-    batch: tuple[Tensor, ...],
-    weigh: Callable[..., Tensor],
-    budget: Budget,
-    seed: int,
-    progress: bool,
-    method: str,
-    proposals: tuple[Tensor, ...] = (),
-    figures: Callable[[Tensor], Tensor] = reduce,
-    bound: Bound = "stochastic lower bound",
-) -> Evidence:
-    """Weigh every datum by itself, in random streams of its own.
-
-    Args:
-        weigh: `(story, datum, particles, *proposal)` to log-weights `(particles, 1)`.
-        proposals: one row a datum, which seed nothing.
-        figures: log-weights of a datum to the figures of `COLUMNS`.
-    """
-    check_budget(budget)
-    batch = as_seen(story, batch)  # so that what stands where a value is missing seeds nothing
-    with evaluating(story), own_generators():
-        measure, factors = observed(story, tuple(part[:1] for part in batch))
-        found = []
-        for row, key in track(list(enumerate(keys(batch, seed))), method, show=progress):
-            datum = tuple(part[row : row + 1] for part in batch)
-            proposal = tuple(part[row : row + 1] for part in proposals)
-            one = partial(_draw, partial(weigh, story, datum), proposal, key)
-            found.append(figures(one(_needed(one, budget))))
-    return assemble(
-        torch.stack(found), bound, method + of_factors(factors), measure=measure, target_error=budget.target_error
-    )
-
-
-def _needed(draw: Callable[..., Tensor], budget: Budget) -> int:
-    """How many particles a datum needs, by pilots that grow until they are a tenth of what they ask for."""
-    if budget.target_error is None:
-        return budget.particles
-    pilot, round_ = min(budget.particles, budget.max_particles), 0
-    while True:
-        error = standard_error(draw(pilot, f"pilot {round_} ").double()).item()
-        share = (error / budget.target_error) ** 2 if math.isfinite(error) else math.inf
-        needed = (1 + SAFETY / pilot**0.5) * share * pilot
-        if needed <= 10 * pilot or 10 * pilot >= budget.max_particles:
-            return int(min(max(needed, LEAST), budget.max_particles))
-        pilot, round_ = max(pilot + 1, int(min(needed / 10, 10 * pilot))), round_ + 1
-
-
-def _draw(
-    weigh: Callable[..., Tensor], proposal: tuple[Tensor, ...], key: bytes, particles: int, of: str = ""
-) -> Tensor:
-    """Log-weights of one datum, `(particles, 1)`, block by block from streams of their own."""
-    blocks = []
-    for start in range(0, particles, BLOCK):
-        torch.manual_seed(stream_seed(key, f"{of}{start}"))
-        blocks.append(weigh(min(BLOCK, particles - start), *proposal))
-    return torch.cat(blocks)
-
-
-def _proposal(widening: float, defensive: float) -> tuple[Callable[..., Tensor], str]:
+def _proposal(widening: float, defensive: float) -> tuple[Weigh, str]:
     """How to weigh, and from what, in words."""
     if not 0 < widening < math.inf:
         raise ValueError(f"widening should be positive and finite, got {widening}")
@@ -249,70 +184,3 @@ def _proposal(widening: float, defensive: float) -> tuple[Callable[..., Tensor],
     if widening != 1:
         return partial(widened_log_weights, widening=widening), f"the guide, {widening:g} times as wide"
     return log_weights, "the guide"
-
-
-def check_budget(budget: Budget) -> Budget:
-    if budget.particles < 1:
-        raise ValueError(f"particles should be at least 1, got {budget.particles}")
-    if budget.target_error is not None:
-        if not 0 < budget.target_error < math.inf:
-            raise ValueError(f"target_error should be positive and finite, got {budget.target_error}")
-        if budget.max_particles < LEAST or budget.particles < 2:
-            raise ValueError(
-                f"a target needs pilots of at least 2 particles and max_particles of at least {LEAST}, got "
-                f"{budget.particles} and {budget.max_particles}"
-            )
-    return budget
-
-
-def observed(story: Story, datum: tuple[Tensor, ...]) -> tuple[str, list[str]]:
-    """Whether the observed sites have a mass or a density, and the names of the model's factors."""
-    sites = check_proper(story, datum)
-    factors = [site["name"] for site in sites if isinstance(site["fn"], dist.Unit)]
-    seen = [site for site in sites if site["is_observed"] and site["name"] not in factors]
-    measures = {_measure(site["fn"].support) for site in seen}
-    return ("mass" if measures <= {"mass"} else max(measures - {"mass"}, key=len)), factors
-
-
-def of_factors(factors: list[str]) -> str:
-    """What a method's name ends in, where the model has factors."""
-    return f", of a density that the factor '{factors[0]}' leaves unnormalised" if factors else ""
-
-
-def check_proper(story: Story, datum: tuple[Tensor, ...]) -> list[Site]:
-    """The model's sites, none of which has a prior that integrates to no number."""
-    with torch.no_grad(), evaluating(story), own_generators():
-        guide = run(story.guide, datum, particles=1)
-        sites = list(sample_sites(run(poutine.replay(story.model, trace=guide), datum, particles=1)))
-    for site in sites:
-        if isinstance(site["fn"], dist.ImproperUniform) and not site["is_observed"]:
-            raise NoDensity(
-                f"evidence needs a proper prior; that of site '{site['name']}' integrates to no number: "
-                "take another, or put priors.ex_post(codes) in its place"
-            )
-    return sites
-
-
-def _measure(support: Any) -> str:
-    """Whether a support's elements have masses or densities: of a table's columns, some may have either."""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    discrete = [bool(column.is_discrete) for column in getattr(support, "columns", [support])]
-    if any(discrete) and not all(discrete):
-        at = [str(column) for column, mass in enumerate(discrete) if mass]
-        return f"density, in columns {', '.join(at)} mass"
-    return "mass" if all(discrete) else "density"
-
-
-def check_point_mass(story: Story, datum: tuple[Tensor, ...]) -> None:
-    """Refuse a guide with no density as a proposal."""
-    with torch.no_grad(), evaluating(story), own_generators():
-        sites = list(latent_sites(run(story.guide, datum, particles=1)))
-    if any(is_auxiliary(site) for site in sites):
-        return  # point masses beside it carry its density
-    for site in sites:
-        if is_point_mass(site["fn"]):
-            raise NoDensity(
-                f"importance sampling needs a guide with a density; latent site '{site['name']}' has a point mass "
-                "(Delta): use laplace_sampling, which widens it, prior_sampling, or a guide such as DiagonalNormal"
-            )

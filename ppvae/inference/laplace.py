@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from ppvae.base import Batch, Story
-from ppvae.inference.checks import check_data, hot_loop
+from ppvae.inference.blocks import Budget, estimate
+from ppvae.inference.checks import check_data, check_proper, hot_loop, observed, of_factors
 from ppvae.inference.codes import at_codes, at_means, code_sites
 from ppvae.inference.evidence import Evidence
-from ppvae.inference.importance import Budget, check_proper, estimate, observed, of_factors
 from ppvae.inference.programs import (
     Site,
     as_seen,

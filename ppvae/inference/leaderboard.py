@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ppvae.base import Batch, Story
+from ppvae.inference.blocks import Budget, estimate
 from ppvae.inference.calibration import RANKED, Calibration, rank, simulate
 from ppvae.inference.chains import hmc
 from ppvae.inference.evidence import Evidence
 from ppvae.inference.gaps import Difference, paired
-from ppvae.inference.importance import Budget, estimate
 from ppvae.inference.posteriors import METHODS, Posterior, infer
 from ppvae.inference.programs import placed
 

@@ -11,12 +11,12 @@ from torch.distributions import MultivariateNormal
 
 from ppvae.base import Batch, Story
 from ppvae.inference.ascent import ascend
-from ppvae.inference.checks import check_data, hot_loop
+from ppvae.inference.blocks import Budget, check_budget, estimate
+from ppvae.inference.checks import check_data, check_proper, hot_loop
 from ppvae.inference.evidence import Evidence
-from ppvae.inference.importance import Budget, check_budget, check_proper, estimate
 from ppvae.inference.laplace import climb, curvature, triangle
 from ppvae.inference.programs import as_seen, evaluating, latent_sites, placed, run
-from ppvae.inference.streams import keys, own_generators, stream_seed
+from ppvae.inference.streams import begin_stream, keys, own_generators
 from ppvae.inference.unconstrained import (
     Unconstrained,
     check_guide,
@@ -177,7 +177,7 @@ def _start(story: Story, batch: tuple[Tensor, ...], flat: Unconstrained, names: 
     drawn = []
     with torch.no_grad():
         for row, name in enumerate(names):
-            torch.manual_seed(stream_seed(name, "local "))
+            begin_stream(name, "local ")
             trace = run(story.guide, tuple(part[row : row + 1] for part in batch), START)
             drawn.append(flat.vector({site["name"]: site["value"] for site in latent_sites(trace)}))
     u = torch.cat(drawn, dim=1)

@@ -12,9 +12,9 @@ from torch.nn.functional import softplus
 
 from ppvae.base import Batch, Story
 from ppvae.inference.ascent import ascend
-from ppvae.inference.checks import check_data, hot_loop
+from ppvae.inference.blocks import Budget, check_budget, estimate
+from ppvae.inference.checks import check_data, check_proper, hot_loop
 from ppvae.inference.evidence import Evidence
-from ppvae.inference.importance import Budget, check_budget, check_proper, estimate
 from ppvae.inference.local import LocalNormal, local_normal
 from ppvae.inference.programs import as_seen, evaluating, placed
 from ppvae.inference.streams import own_generators

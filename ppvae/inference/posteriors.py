@@ -13,14 +13,13 @@ from torch import Tensor
 
 from ppvae.base import Batch, Story
 from ppvae.inference.chains import hmc, starts
-from ppvae.inference.checks import check_data, hot_loop
+from ppvae.inference.checks import check_data, check_point_mass, check_proper, hot_loop
 from ppvae.inference.convergence import r_hat
-from ppvae.inference.importance import check_point_mass, check_proper
 from ppvae.inference.laplace import climb, curvature, triangle
 from ppvae.inference.local import LocalNormal, local_normal
 from ppvae.inference.local_flow import local_flow, weigh_flow, weigh_normal
 from ppvae.inference.programs import as_seen, evaluating, placed
-from ppvae.inference.streams import Streams, keys, own_generators, stream_seed
+from ppvae.inference.streams import Streams, begin_stream, keys, own_generators
 from ppvae.inference.unconstrained import Unconstrained, check_guide, model_densities, unconstrain
 from ppvae.inference.weights import draw, log_weights
 from ppvae.progress import track
@@ -158,10 +157,10 @@ def resampled(task: Task) -> Posterior:
     kept = []
     with torch.no_grad():
         for row, name in enumerate(task.names()):
-            torch.manual_seed(stream_seed(name, "resampled "))
+            begin_stream(name, "resampled ")
             datum = tuple(part[row : row + 1] for part in task.batch)
             u = task.flat.vector(draw(task.story, datum, RESAMPLED_FROM * task.draws).latents)
-            torch.manual_seed(stream_seed(name, "resampled "))  # the very draws again, with their weights
+            begin_stream(name, "resampled ")  # the very draws again, with their weights
             weights = log_weights(task.story, datum, RESAMPLED_FROM * task.draws)[:, 0].double().softmax(0)
             kept.append(u[torch.multinomial(weights, task.draws, replacement=True)])
     return _of_draws(torch.cat(kept, dim=1), None)
@@ -187,7 +186,7 @@ def no_u_turn(task: Task, chains: int = 2, warm_up: int = 100) -> Posterior:
             return -of(at["u"].reshape(1, 1, -1))[0][0, 0]
 
         start = starts(task.story, datum, task.flat, [name], chains)
-        torch.manual_seed(stream_seed(name, "nuts "))
+        begin_stream(name, "nuts ")
         states = []
         for chain in range(chains):
             sampler = MCMC(
@@ -244,7 +243,7 @@ def _guide_draws(task: Task, draws: int) -> Tensor:
     """u from the guide, `(draws, batch, size)`, every datum from its own stream."""
     drawn = []
     for row, name in enumerate(task.names()):
-        torch.manual_seed(stream_seed(name, "guide "))
+        begin_stream(name, "guide ")
         latents = draw(task.story, tuple(part[row : row + 1] for part in task.batch), draws).latents
         drawn.append(task.flat.vector(latents))
     return torch.cat(drawn, dim=1)

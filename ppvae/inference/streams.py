@@ -33,6 +33,15 @@ def keys(batch: tuple[Tensor, ...], seed: int) -> list[bytes]:
     return found
 
 
+def begin_stream(key: bytes, label: str) -> None:
+    """The next draws of torch's global generators are one of a datum's streams, from its beginning."""
+    seed = stream_seed(key, label)
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:  # `torch.manual_seed` notes where it was called from, for devices that are not there: 0.1 ms
+        torch.default_generator.manual_seed(seed)
+
+
 def stream_seed(key: bytes, label: str) -> int:
     """The seed of one of a datum's streams; torch takes signed 64-bit seeds."""
     return int.from_bytes(hashlib.blake2b(f"{label} ".encode() + key, digest_size=8).digest(), "big") >> 1

@@ -41,26 +41,41 @@ def fit_tail(log_w: Tensor) -> Tail:
     as ten observations and `scale` is not, as in Pareto smoothing. Vehtari et al. 2024, appendix C,
     https://arxiv.org/abs/1507.02646
     """
-    particles = len(log_w)
-    size = int(min(particles / 5, 3 * math.sqrt(particles)))
+    size = tail_size(len(log_w))
+    return tail_of(log_w.topk(min(size + 1, len(log_w)), dim=0).values, log_w.min(dim=0).values, len(log_w))
+
+
+def tail_size(particles: int) -> int:
+    """How many of the largest weights are the tail."""
+    return int(min(particles / 5, 3 * math.sqrt(particles)))
+
+
+def tail_of(log_largest: Tensor, smallest: Tensor, particles: int) -> Tail:
+    """The tail by what it needs of the log-weights, which need not be kept: the largest, the smallest, how many.
+
+    Args:
+        log_largest: the largest log-weights, one more than `tail_size`, descending: `(tail + 1, batch)`.
+        smallest: of all, `(batch,)`.
+        particles: of how many.
+    """
+    size = tail_size(particles)
     if size < SMALLEST:
-        unknown = torch.full_like(log_w[0], torch.nan, dtype=torch.double)
+        unknown = torch.full_like(smallest, torch.nan, dtype=torch.double)
         return Tail(unknown, unknown, unknown, torch.zeros_like(unknown))
-    largest_log_w = log_w.double().max(dim=0).values
-    log_w = log_w.double() - largest_log_w
-    log_largest = torch.topk(log_w, size + 1, dim=0).values  # the last one is the cut-off
+    largest_log_w = log_largest[0].double()
+    log_largest = log_largest.double() - largest_log_w  # the last one is the cut-off
     largest = log_largest.exp()
     exceedances = (largest[:-1] - largest[-1]).flip(0)  # (tail, batch), ascending
     k, scale = _fit_generalised_pareto(exceedances)
-    k = _without_a_curve(k, log_w, log_largest, exceedances)
+    k = _without_a_curve(k, smallest.double() - largest_log_w, log_largest, exceedances)
     log_scale = torch.where(k.isfinite(), scale.log() + largest_log_w, torch.nan)
     return Tail(k, log_scale, log_largest[-1] + largest_log_w, torch.full_like(k, size / particles))
 
 
-def _without_a_curve(k: Tensor, log_w: Tensor, log_largest: Tensor, exceedances: Tensor) -> Tensor:
+def _without_a_curve(k: Tensor, smallest: Tensor, log_largest: Tensor, exceedances: Tensor) -> Tensor:
     """k-hat, or an infinity where the weights are of few values, to which no curve can be fitted."""
     size = len(exceedances)
-    constant = log_w.min(dim=0).values > -1e-3
+    constant = smallest > -1e-3
     flat_tail = exceedances[-1] <= 1e-12  # the largest weights are all equal: bounded
     # Weights of few values (a discrete latent) tie at the cut-off, where no curve can be fitted: the tail is bounded
     # when its largest value came up again and again, and cannot be judged otherwise.

@@ -21,7 +21,7 @@ from ppvae.inference import (
     refined_sampling,
     upper_bound,
 )
-from ppvae.inference.importance import LEAST
+from ppvae.inference.blocks import LEAST
 from ppvae.known import Enumerable, LinearGaussian, TwoLayers
 from ppvae.models.missing import masked
 from ppvae.selfcheck.checks import LIMIT, Check, against, at_least, equal

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from ppvae.inference.evidence import COLUMNS, Evidence, assemble, reduce
+from ppvae.inference.evidence import COLUMNS, Evidence, assemble
+from ppvae.inference.tally import reduce
 
 LOWER, UPPER, CUBO = "stochastic lower bound", "stochastic upper bound", "upper bound, estimated from below"
 
@@ -165,7 +166,7 @@ def test_rows_by_mask_and_by_number():
 def test_reductions_of_a_datum_by_hand():
     log_w = torch.tensor([[0.0], [1.0], [2.0]]).double()
     w = log_w.exp()
-    found = assemble(reduce(log_w).unsqueeze(0), LOWER, "hand")
+    found = assemble(reduce(log_w).T, LOWER, "hand")
     assert found.estimate.item() == pytest.approx(w.mean().log().item())
     assert found.standard_error.item() == pytest.approx((w.std() / 3**0.5 / w.mean()).item())
     assert found.ess.item() == pytest.approx((w.sum() ** 2 / w.square().sum()).item())

@@ -12,11 +12,20 @@ from stories import number, off_from_one, one_latent
 from torch import nn
 
 from ppvae import networks
-from ppvae.inference import Evidence, importance, log_mean_exp, log_weights, prior_sampling, upper_bound
-from ppvae.inference import importance as importance_function
-from ppvae.inference.evidence import COLUMNS, reduce
-from ppvae.inference.importance import LEAST, Budget, _needed, draws
-from ppvae.inference.weights import effective_sample_size
+from ppvae.inference import (
+    Evidence,
+    blocks,
+    importance,
+    log_mean_exp,
+    log_weights,
+    prior_sampling,
+    upper_bound,
+)
+from ppvae.inference.blocks import LEAST, Budget, needed, rounded
+from ppvae.inference.evidence import COLUMNS
+from ppvae.inference.importance import draws
+from ppvae.inference.tally import reduce
+from ppvae.inference.weights import effective_sample_size, standard_error
 from ppvae.known import LinearGaussian
 from ppvae.models import VAE, Autoencoder, assemble, guides, likelihoods, priors
 
@@ -116,8 +125,7 @@ def test_a_figure_depends_on_its_datum_alone(particles):
 def test_blocks_of_particles_draw_from_different_streams(monkeypatch):
     known = LinearGaussian()
     x, story = known.data(3), known.story(widen=1.4)
-    module = importance_function.__globals__
-    monkeypatch.setitem(module, "BLOCK", 100)
+    monkeypatch.setattr(blocks, "BLOCK", 100)
     many = importance(story, x, 4000)
     assert ((many.estimate - known.marginal().log_prob(x)).abs() < 4 * many.standard_error).all()
     one = importance(story, x, 100)
@@ -242,18 +250,18 @@ def test_a_table_of_unlike_columns_has_a_measure_of_its_own():
     assert importance(story, x, 5, progress=False).measure == "density, in columns 1 mass"
 
 
-def test_streams_of_a_fixed_count_are_those_of_the_first_version():
-    """Figures that were printed then come out the same: the seed is of block, seed, count and datum."""
+def test_every_block_has_a_stream_of_its_own():
+    """Figures come out the same whatever the way: the seed is of the block's start, seed, count and datum."""
     known = LinearGaussian()
     x, story = known.data(2), known.story(widen=1.4)
     found = importance(story, x, 5000, seed=3, progress=False)
     for row in range(2):
         blocks = []
-        for start, size in ((0, 4096), (4096, 904)):
+        for start, size in ((0, 2500), (2500, 2500)):
             key = f"{start} 3 0 ".encode() + x[row].numpy().tobytes()
             torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1)
             blocks.append(log_weights(story, x[row : row + 1], size))
-        assert torch.equal(found.estimate[row], log_mean_exp(torch.cat(blocks))[0])
+        torch.testing.assert_close(found.estimate[row], log_mean_exp(torch.cat(blocks))[0], atol=1e-12, rtol=0)
 
 
 def unequal(rows=60):
@@ -307,15 +315,15 @@ def test_counts_that_are_chosen_by_pilots_leave_the_estimate_unbiased():
 
         def kept(count, of="", draw=draw, seen=seen):
             seen.append(draw(count))
-            return seen[-1]
+            return standard_error(seen[-1]).item()
 
-        counts.append(_needed(kept, budget))
+        counts.append(needed(kept, budget))
         fresh.append(log_mean_exp(draw(counts[-1])))
         used.append(log_mean_exp(seen[-1]))  # the last pilot: the one that said it is enough
     assert abs(off_from_one(torch.cat(fresh))) < 4
-    assert off_from_one(torch.cat(used)) < -4
+    assert off_from_one(torch.cat(used)) < -3
     assert torch.cat(fresh).expm1().std() / 8000**0.5 < 0.003  # the tolerance means something
-    assert len(set(counts)) > 20  # it does adapt
+    assert len(set(counts)) >= 2  # it does adapt: powers of 2
 
 
 def test_an_adaptive_estimate_is_unbiased():
@@ -333,7 +341,7 @@ def test_no_datum_gets_more_than_the_largest_count():
     assert evidence.particles.max() == 700
     assert "of the data have not reached the error asked for" in evidence.verdict()
     few = importance(story, x[:3], 2, target_error=50.0, progress=False)
-    assert few.particles.tolist() == [LEAST] * 3
+    assert few.particles.tolist() == [rounded(LEAST, 10**6)] * 3
 
 
 def test_a_target_that_no_draw_says_anything_of_asks_for_all():
@@ -416,9 +424,9 @@ def test_draws_are_the_very_weights_that_are_reduced(particles):
     log_w = draws(story, x, particles, seed=2, progress=False)
     evidence = importance(story, x, particles, seed=2, progress=False)
     assert log_w.shape == (particles, 4)
-    figures = torch.stack([reduce(column.contiguous().unsqueeze(-1)) for column in log_w.unbind(-1)])
-    for name, column in zip(COLUMNS, figures.unbind(-1), strict=True):
-        assert torch.equal(getattr(evidence, name).double().nan_to_num(), column.nan_to_num()), name
+    figures = reduce(log_w)
+    for name, column in zip(COLUMNS, figures, strict=True):
+        torch.testing.assert_close(getattr(evidence, name).double(), column, equal_nan=True, msg=name)
 
 
 def test_draws_and_bounds_are_refused_where_importance_is():

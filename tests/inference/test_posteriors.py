@@ -159,7 +159,7 @@ def test_a_mode_that_draws_reach_now_and_then_shows_in_k_hat(distance, seen):
     x = torch.full((20,), distance).double()
     posterior = infer(story, x, "amortised", 5000, progress=False)
     evidence = estimate(story, (x,), posterior.weigh, Budget(5000), 0, False, "the guide", posterior.proposal)
-    assert (evidence.unreliable() > 0.5) == seen
+    assert (evidence.unreliable() > 0.25) == seen  # of 20 data, about half, and none
     assert calibration(story, x, "amortised", 200, 99, progress=False).worst < 1e-3
 
 

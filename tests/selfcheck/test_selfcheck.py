@@ -8,10 +8,11 @@ from functools import partial
 import pytest
 import torch
 
-from ppvae.inference import annealing, chains, closed_form, evidence, hmc, importance, local, objectives, proposals
+from ppvae.inference import annealing, blocks, chains, closed_form, hmc, local, objectives, proposals
 from ppvae.inference import laplace as laplace_function
 from ppvae.inference.objectives import divergences, enumeration, modes, pathwise, sampled, simulation
 from ppvae.inference.streams import keys
+from ppvae.inference.tally import Tally
 from ppvae.inference.weights import Draws
 from ppvae.selfcheck import LIMIT, invariance, selfcheck
 from ppvae.selfcheck import evidence as of_evidence
@@ -23,7 +24,6 @@ from ppvae.selfcheck.objectives import BY_ROLE, CONTINUOUS, DISCRETE, objective_
 from ppvae.selfcheck.posteriors import posterior_checks
 
 weights_module = inspect.getmodule(Draws)
-importance_module = inspect.getmodule(importance)
 laplace_module = inspect.getmodule(laplace_function)
 
 
@@ -114,23 +114,23 @@ def with_sign_of_q(draws):
 
 ESTIMATES = {
     "log-mean-exp without log K": (
-        (evidence, "log_mean_exp", lambda log_w: torch.logsumexp(log_w, dim=0)),
+        (Tally, "log_mean_exp", lambda self: self.total),
         "importance, K = 300",
         "evidence",
     ),
-    "mean of log-weights": ((evidence, "log_mean_exp", lambda log_w: log_w.mean(0)), "importance, K = 300", "evidence"),
+    "mean of log-weights": ((Tally, "log_mean_exp", lambda self: self.elbo()[0]), "importance, K = 300", "evidence"),
     "log(K - 1)": (
-        (evidence, "log_mean_exp", lambda log_w: torch.logsumexp(log_w, dim=0) - math.log(len(log_w) - 1)),
+        (Tally, "log_mean_exp", lambda self: self.total - math.log(self.count - 1)),
         "importance, K = 10",
         "evidence",
     ),
     "an error halved": (
-        (evidence, "standard_error", by(evidence.standard_error, lambda e: e / 2)),
+        (Tally, "standard_error", by(Tally.standard_error, lambda e: e / 2)),
         "importance, K = 300",
         "its error",
     ),
     "an error doubled": (
-        (evidence, "standard_error", by(evidence.standard_error, lambda e: e * 2)),
+        (Tally, "standard_error", by(Tally.standard_error, lambda e: e * 2)),
         "importance, K = 300",
         "its error",
     ),
@@ -165,7 +165,7 @@ ESTIMATES = {
         "evidence",
     ),
     "one stream for all data": (
-        (importance_module, "keys", lambda batch, seed: [f"{seed}".encode()] * len(batch[0])),
+        (blocks, "keys", lambda batch, seed: [f"{seed}".encode()] * len(batch[0])),
         "importance, K = 300",
         "evidence",
     ),
@@ -187,17 +187,17 @@ def test_a_mistake_in_an_estimator_is_seen(name, monkeypatch):
 
 
 def test_weights_that_are_never_suspected_are_seen(monkeypatch):
-    monkeypatch.setattr(evidence, "pareto_k", lambda log_w: torch.zeros_like(log_w[0]))
+    monkeypatch.setattr(Tally, "pareto_k", lambda self: torch.zeros_like(self.total))
     assert failed(flag_checks()) == {"flag"}
-    monkeypatch.setattr(evidence, "pareto_k", lambda log_w: torch.ones_like(log_w[0]))
+    monkeypatch.setattr(Tally, "pareto_k", lambda self: torch.ones_like(self.total))
     assert failed(flag_checks()) == {"flag"}
 
 
 def test_mistakes_in_bounds_are_seen(monkeypatch):
     assert failed(bound_checks()) == set()
-    plain = importance_module.reduce
+    plain = Tally.add
     with monkeypatch.context() as patch:
-        patch.setattr(importance_module, "reduce", lambda log_w: plain(0.9 * log_w))
+        patch.setattr(Tally, "add", lambda self, log_w: plain(self, 0.9 * log_w))
         assert failed(bound_checks()) == {"bound"}
     with monkeypatch.context() as patch:  # back to the prior with the forward weights' sign
         back = annealing._backward
@@ -240,7 +240,7 @@ def test_a_mistake_in_a_posterior_is_seen(name, monkeypatch):
 def test_streams_that_depend_on_the_layout_are_seen(wrong, monkeypatch):
     every = invariance._estimators(0)
     monkeypatch.setattr(invariance, "_estimators", lambda seed: {"importance": every["importance"]})
-    for module in (importance_module, annealing, chains):
+    for module in (blocks, annealing, chains):
         monkeypatch.setattr(module, "keys", wrong)
     found = [check for check in invariance_checks() if not check.passed]
     assert {check.kind for check in found} == {"invariance"}
