@@ -19,6 +19,7 @@ lint: .venv/ready
 # ROOT=folder measures on MNIST, which it should hold as torchvision lays it; made-up digits without
 bench: .venv/ready benchmarks/.venv/ready
 	@$(BIN)/python benchmarks/run.py $(if $(ROOT),--root $(ROOT))
+	@$(BIN)/python benchmarks/evaluation.py
 	@$(BIN)/python benchmarks/scaling.py
 
 benchmarks/.venv/ready: benchmarks/requirements.txt constraints.txt

@@ -1,0 +1,69 @@
+"""Adam without its bookkeeping is torch's, to the last bit."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from ppvae.adam import Adam
+
+
+def stepped(make, steps, change=None):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2), nn.Linear(2, 2))
+    optimizer = make(list(net[:3].parameters()))  # the last layer learns elsewhere
+    for step in range(steps):
+        if change is not None:
+            change(step, net, optimizer)
+        optimizer.zero_grad()
+        net[:3](torch.randn(5, 3)).square().sum().backward()
+        optimizer.step()
+    return [parameter.detach() for parameter in net.parameters()], optimizer
+
+
+def rate(step, net, optimizer):
+    optimizer.param_groups[0]["lr"] = 0.01 / (1 + step)
+
+
+def later_group(step, net, optimizer):
+    if step == 3:
+        optimizer.add_param_group({"params": list(net[3].parameters()), "lr": 0.1})
+
+
+def frozen(step, net, optimizer):
+    net[0].weight.requires_grad_(step % 2 == 0)
+    net[0].weight.grad = None
+
+
+def reloaded(step, net, optimizer):
+    if step == 4:
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+
+def of_two_kinds(step, net, optimizer):
+    if step == 0:
+        net[2].double()
+        net[1].register_forward_hook(lambda module, inputs, output: output.double())
+
+
+@pytest.mark.parametrize("change", [None, rate, later_group, frozen, reloaded, of_two_kinds])
+def test_it_is_torchs_to_the_last_bit(change):
+    ours, optimizer = stepped(lambda parameters: Adam(parameters, lr=0.01), 8, change)
+    theirs, other = stepped(lambda parameters: torch.optim.Adam(parameters, lr=0.01, fused=True), 8, change)
+    for one, two in zip(ours, theirs, strict=True):
+        assert torch.equal(one, two)
+    for one, two in zip(optimizer.state.values(), other.state.values(), strict=True):
+        assert all(torch.equal(one[name], two[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
+
+
+def test_a_closure_is_torchs_own_step():
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = Adam([parameter], lr=0.1)
+
+    def closure():
+        parameter.grad = torch.ones(2)
+        return torch.tensor(3.0)
+
+    assert optimizer.step(closure) == 3
+    assert torch.allclose(parameter, torch.full((2,), 0.9))
