@@ -162,18 +162,16 @@ def evaluations(rows: int = 50, epochs: int = 40) -> dict[str, Any]:
 
 
 def peak_memory(particles: int, rows: int) -> float:
-    """MiB that an estimate adds to a process of its own."""
+    """MiB that a process of its own takes at most."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_memory, (particles, rows))
 
 
 def _memory(particles: int, rows: int) -> float:
-    x = torch.from_numpy(digits(8)).repeat(rows // 8, 1)
-    story = fitted(x, 0)
-    importance(story, x[:2], 10, progress=False)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    importance(story, x, particles, progress=False)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    x = torch.from_numpy(digits(8)).repeat(max(1, rows // 8), 1)[:rows]
+    if particles:
+        importance(fitted(x, 0), x, particles, progress=False)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
@@ -188,10 +186,10 @@ def main() -> None:
             print(f"{name}: {figure:,.3g}{wanted}" if isinstance(figure, float) else f"{name}: {figure:,}", flush=True)
             found[name] = figure
     found["memory"] = []
-    for particles, rows in ((5_000, 8), (50_000, 8), (500_000, 8), (100, 80), (100, 8_000)):
+    for particles, rows in ((0, 8), (5_000, 8), (500_000, 8), (100, 80), (100, 8_000)):
         mebibytes = peak_memory(particles, rows)
         found["memory"].append({"particles": particles, "data": rows, "MiB": mebibytes})
-        print(f"memory that {particles:,} particles of {rows:,} data add: {mebibytes:.0f} MiB", flush=True)
+        print(f"peak memory of a process, {particles:,} particles of {rows:,} data: {mebibytes:.0f} MiB", flush=True)
     options.out.mkdir(exist_ok=True)
     (options.out / "evaluation.json").write_text(json.dumps(found, indent=1))
 

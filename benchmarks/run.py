@@ -190,7 +190,7 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="slots of every peer")
+    parser.add_argument("--rounds", type=int, default=10, help="slots of every peer")
     parser.add_argument("--warm_up", type=float, default=6.0, help="seconds of every peer before its first slot")
     parser.add_argument("--root", default=None, help="a folder that holds MNIST; made-up digits without it")
     parser.add_argument("--only", type=int, default=None, help="one setting by its number, from 0")
