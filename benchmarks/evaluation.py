@@ -9,7 +9,6 @@ import argparse
 import json
 import math
 import multiprocessing
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -171,7 +170,8 @@ def _memory(particles: int, rows: int) -> float:
     x = torch.from_numpy(digits(8)).repeat(max(1, rows // 8), 1)[:rows]
     if particles:
         importance(fitted(x, 0), x, particles, progress=False)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text(encoding="utf-8")  # getrusage counts the parent's memory too
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
 def main() -> None:
