@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pyro.infer.mcmc import MCMC, NUTS
@@ -217,9 +217,8 @@ METHODS: dict[str, Method] = {
 """By name, each `Task` to `Posterior`."""
 
 
-def _local(task: Task, **options: object) -> LocalNormal:
-    fixed: dict[str, object] = {"tolerance": 0.002, "seed": task.seed, "progress": task.progress}
-    return local_normal(task.story, task.batch, **{**fixed, **options})  # type: ignore[arg-type]
+def _local(task: Task, **options: Any) -> LocalNormal:
+    return local_normal(task.story, task.batch, tolerance=0.002, seed=task.seed, progress=task.progress, **options)
 
 
 def _normal(task: Task, q: LocalNormal) -> Posterior:

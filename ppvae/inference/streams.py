@@ -38,7 +38,7 @@ def begin_stream(key: bytes, label: str) -> None:
     seed = stream_seed(key, label)
     if torch.accelerator.is_available():
         torch.manual_seed(seed)
-    else:  # `torch.manual_seed` notes where it was called from, for devices that are not there: 0.1 ms
+    else:  # `torch.manual_seed` notes where it was called from, for devices that are not there
         torch.default_generator.manual_seed(seed)
 
 

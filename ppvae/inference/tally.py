@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ppvae.inference.tail import SMALLEST, tail_of, tail_size
+from ppvae.inference.weights import delta_method
 
 
 class Tally:
@@ -55,10 +56,8 @@ class Tally:
         return torch.exp(2 * self.total - self.squares)
 
     def standard_error(self) -> Tensor:
-        """Of `log_mean_exp`, as `weights.standard_error` has it."""
-        if self.count == 1:
-            return torch.full_like(self.total, torch.inf)
-        return ((self.count / self.effective_sample_size() - 1).clamp_min(0) / (self.count - 1)).sqrt()
+        """Of `log_mean_exp`."""
+        return delta_method(self.count, self.effective_sample_size())
 
     def pareto_k(self) -> Tensor:
         return tail_of(self.largest, self.smallest, self.count).k

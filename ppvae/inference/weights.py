@@ -170,8 +170,12 @@ def standard_error(log_w: Tensor) -> Tensor:
 
     se = sd(w) / (sqrt(K) mean(w)) = sqrt((K / ESS - 1) / (K - 1)). One particle says nothing of its error: infinite.
     """
-    particles = len(log_w)
+    return delta_method(len(log_w), effective_sample_size(log_w))
+
+
+def delta_method(particles: int, ess: Tensor) -> Tensor:
+    """The standard error of `log_mean_exp` by its effective sample size, nats."""
     if particles == 1:
-        return torch.full_like(log_w[0], torch.inf)
-    excess = (particles / effective_sample_size(log_w) - 1).clamp_min(0)  # below 0 only by rounding
+        return torch.full_like(ess, torch.inf)
+    excess = (particles / ess - 1).clamp_min(0)  # below 0 only by rounding
     return torch.sqrt(excess / (particles - 1))
