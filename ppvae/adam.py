@@ -1,8 +1,12 @@
-"""Adam by torch's one fused operator, without what its own `step` looks up anew at every call."""
+"""Adam by torch's one fused operator, without what its own `step` looks up anew at every call; and as a graph."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+
+BESIDE = ("weight_decay", "amsgrad", "maximize")  # what a group of torch's may ask for beside Adam
 
 
 class Adam(torch.optim.Adam):
@@ -23,7 +27,7 @@ class Adam(torch.optim.Adam):
                 continue
             states = [self.state[p] for p in parameters]
             first, second, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
-            torch._foreach_add_(steps, 1)
+            torch._foreach_add_(steps, torch.ones(()) if steps[0].is_cpu else 1)  # a number is made one for each there
             torch._fused_adam_(
                 parameters,
                 [p.grad for p in parameters],
@@ -40,3 +44,63 @@ class Adam(torch.optim.Adam):
                 maximize=False,
             )
         return None
+
+
+class Operators:
+    """A step of an `Adam` as operators that a graph can end with: to rounding, what it does by `.grad`.
+
+    Each parameter moves as soon as its gradient is known, while that is still in the processor's cache. Between two
+    steps nothing is called but numpy: what torch calls is out of the cache after a step, and slow.
+
+    Args:
+        optimizer: one for which `has_operators` holds.
+        parameters: those that have a gradient.
+        clip: largest norm that the gradients may have together; any, where it is not given.
+    """
+
+    def __init__(self, optimizer: Adam, parameters: Sequence[Tensor], clip: float | None = None):
+        self.group, self.clip = optimizer.param_groups[0], clip
+        states = [optimizer.state[p] for p in parameters]
+        for p, state in zip(parameters, states, strict=True):
+            if not state:
+                zeros = [torch.zeros_like(p, memory_format=torch.preserve_format) for _ in range(2)]
+                state.update(step=torch.zeros(()), exp_avg=zeros[0], exp_avg_sq=zeros[1])
+        numbers = torch.zeros(2, dtype=parameters[0].dtype)
+        self.step, self.numbers = states[0]["step"].numpy(), numbers.numpy()  # of the same memory
+        self.inputs = [numbers, *(state[name] for name in ("exp_avg", "exp_avg_sq", "step") for state in states)]
+
+    def next(self) -> list[Tensor]:
+        """What the next step needs beside the parameters and their gradients."""
+        (beta1, beta2), step = self.group["betas"], float(self.step) + 1
+        self.numbers[:] = self.group["lr"] / (1 - beta1**step), (1 - beta2**step) ** -0.5
+        return self.inputs
+
+    def __call__(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
+        """In place, of tensors that stand for the true ones. Kingma & Ba 2015, https://arxiv.org/abs/1412.6980"""
+        (beta1, beta2), eps = self.group["betas"], self.group["eps"]
+        (rate, correction), kept = inputs[0].unbind(), inputs[1:]
+        if self.clip is not None:
+            norm = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).norm()
+            share = (self.clip / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_ has it
+            gradients = [gradient * share for gradient in gradients]
+        for place, (p, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+            first, second, step = kept[place :: len(parameters)]
+            first.copy_(first + (gradient - first) * (1 - beta1))
+            second.copy_(second * beta2 + (1 - beta2) * gradient * gradient)
+            p.copy_(p - rate * (first / (second.sqrt() * correction + eps)))
+            step.copy_(step + 1)
+
+
+def has_operators(optimizer: Adam, parameters: Sequence[Tensor]) -> bool:
+    """Whether `Operators` are this optimiser: of one group and one count of steps, on a processor.
+
+    On a GPU the fused operator is one kernel already, and a step's numbers would have to be copied there.
+    """
+    steps = [optimizer.state[p]["step"] if optimizer.state[p] else 0.0 for p in parameters]
+    return (
+        len(optimizer.param_groups) == 1
+        and not any(optimizer.param_groups[0][name] for name in BESIDE)
+        and len({float(step) for step in steps}) == 1
+        and {p.device.type for p in parameters} == {"cpu"}
+        and {p.dtype for p in parameters} in ({torch.float32}, {torch.float64})
+    )

@@ -1,15 +1,17 @@
 """Gradients by way of a graph, replayed operator by operator or compiled: a loss's own, to rounding."""
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch._inductor
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from ppvae.tracing import Graph, Loss, NotTraceable, first_line, quiet, trace
+from ppvae.adam import Operators
+from ppvae.products import by_onednn, called_as_it_is
+from ppvae.tracing import Graph, Loss, NotTraceable, ended, first_line, quiet, trace
+from ppvae.update import Update
 
 PLAIN = (bool, int, float, str, type(None))
 GRAPHS = 8  # of one loss: beyond it, numbers in the modules keep changing, and a graph would never be used again
@@ -21,7 +23,7 @@ class NotCompilable(RuntimeError):
 
 
 class Gradients:
-    """`loss(*tensors).backward()` by way of a graph: the loss is returned, `.grad` set, buffers moved.
+    """`loss(*tensors).backward()` by way of a graph, and an update after it: the loss is returned, buffers moved.
 
     The same generator gives the same draws, so that the two agree to rounding. A graph holds for the shapes, dtypes and
     devices of the tensors, for what learns, and for the numbers and names that the modules hold, their mode among them:
@@ -31,38 +33,48 @@ class Gradients:
         loss: of the tensors.
         networks: what it is a function of beside them.
         backward: whether gradients are wanted; else the value alone, and `.grad` stays as it is.
+        update: what follows the gradients, if anything: a compiled graph ends with it where it has operators, and sets
+            no `.grad` then.
     """
 
-    def __init__(self, loss: Loss, networks: nn.Module, backward: bool = True):
-        self.loss, self.networks, self.backward = loss, networks, backward
+    def __init__(self, loss: Loss, networks: nn.Module, backward: bool = True, update: Update | None = None):
+        self.loss, self.networks, self.backward, self.update = loss, networks, backward, update
         self.graphs: dict[Any, Graph] = {}
         self.settings: dict[Any, int] = {}  # to a number, which is hashed in no time
         self.refresh()
 
     def refresh(self) -> None:
-        self.setting = self.settings.setdefault(settings_of(self.networks), len(self.settings))
+        settings = settings_of(self.networks), () if self.update is None else self.update.settings()
+        self.setting = self.settings.setdefault(settings, len(self.settings))
+        self.ready: set[int] = set()  # the graphs whose compiled function is as optimiser and graph are now
 
     def __call__(self, *tensors: Tensor, compiled: bool = True) -> Tensor:
         """The loss of some tensors, by its compiled graph or by the graph as it was traced, operator by operator.
 
         Raises:
-            NotTraceable, NotCompilable: it cannot be; no gradient and no buffer has changed then.
+            NotTraceable, NotCompilable: it cannot be; no parameter, gradient or buffer has changed then.
         """
         graph = self.graph(*tensors)
-        if compiled and graph.compiled is None:
-            graph.compiled = self._compile(graph, tensors)
+        if compiled and id(graph) not in self.ready:
+            self._prepare(graph, tensors)
+        operators = graph.operators if compiled else None
+        inputs = graph.inputs(tensors) if operators is None else [*graph.inputs(tensors), *operators.next()]
         run = graph.compiled if compiled and graph.compiled is not None else graph.module
         with torch.no_grad():
             try:
-                loss, *results = run(*graph.inputs(tensors))
+                loss, *results = run(*inputs)
             except RuntimeError as error:  # an operator that holds more than its tensors say
                 raise NotTraceable(f"its graph does not run, {first_line(error)}") from error
-            for parameter, slope in zip(graph.reached, results, strict=False):
-                parameter.grad = slope
-            for buffer, moved in zip(graph.moved, results[len(graph.reached) :], strict=True):
+            slopes = [] if operators is not None else results[: len(graph.reached)]
+            for buffer, moved in zip(graph.moved, results[len(slopes) :], strict=True):
                 buffer.copy_(moved)
-        for parameter in graph.others:
-            parameter.grad = None
+        if operators is None:
+            for parameter, slope in zip(graph.reached, slopes, strict=True):
+                parameter.grad = slope
+            for parameter in graph.others:
+                parameter.grad = None
+            if self.update is not None:
+                self.update()
         return loss
 
     def graph(self, *tensors: Tensor) -> Graph:
@@ -74,17 +86,33 @@ class Gradients:
             self.graphs[key] = trace(self.loss, self.networks, tensors, self.backward)
         return self.graphs[key]
 
-    def _compile(self, graph: Graph, tensors: Sequence[Tensor]) -> Callable[..., Any]:
+    def _prepare(self, graph: Graph, tensors: Sequence[Tensor]) -> None:
+        """Compile a graph, unless it is, and find what it ends with: another optimiser state may have been loaded."""
+        operators = None if self.update is None else self.update.operators(graph.reached)
+        if graph.compiled is None or (operators is None) != (graph.operators is None):
+            graph.compiled = self._compile(graph, tensors, operators)
+        graph.operators = operators
+        if operators is not None:
+            for parameter in graph.parameters:
+                parameter.grad = None
+        self.ready.add(id(graph))
+
+    def _compile(self, graph: Graph, tensors: Sequence[Tensor], operators: Operators | None) -> Callable[..., Any]:
         """The graph as a function that draws what the loss itself draws, without a guard: `graph` has checked."""
+        inputs: list[Any] = [tensor.detach() for tensor in graph.inputs(tensors)]
+        if operators is not None:  # copies: the first call is for nothing
+            count = len(graph.parameters)
+            inputs[:count] = [tensor.clone() for tensor in inputs[:count]]
+            inputs += [tensor.clone() for tensor in operators.next()]
         known = torch._inductor.list_options()
         options = {name: False for name in ASSERTIONS if name in known} | {"fallback_random": True}
-        options["cpp_wrapper"] = all(tensor.device.type == "cpu" for tensor in graph.inputs(tensors))
-        module = fx.GraphModule(graph.module, copy.deepcopy(graph.module.graph))  # which compiling changes
-        inputs: list[Any] = [tensor.detach() for tensor in graph.inputs(tensors)]
+        options["cpp_wrapper"] = all(tensor.device.type == "cpu" for tensor in inputs)
         with _undone(), quiet(), torch.no_grad():
             try:
-                run: Callable[..., Any] = torch._inductor.compile(module, inputs, options=options)
-                run(*inputs)  # for nothing: what is made when it is first called
+                module = graph.copy() if operators is None else ended(graph, operators, inputs)
+                with called_as_it_is() if by_onednn(module) else nullcontext():
+                    run: Callable[..., Any] = torch._inductor.compile(module, inputs, options=options)
+                run(*inputs)  # what is made when it is first called
             except Exception as error:
                 raise NotCompilable(first_line(error)) from error
         return run

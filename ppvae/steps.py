@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ppvae.compiled import Gradients, NotCompilable
 from ppvae.tracing import Loss, NotTraceable
+from ppvae.update import Update
 
 Compile = Literal["auto", "always", "never"]
 Way = Literal["eager", "replayed", "compiled"]
@@ -26,7 +27,7 @@ class NotCompiled(UserWarning):
 
 
 class Steps:
-    """Loss after loss with its gradients, `loss(*tensors).backward()`, by one way or another.
+    """Loss after loss with its gradients, `loss(*tensors).backward()`, and an update, by one way or another.
 
     Eager is ordinary Python. Replayed, the operators of one step are repeated without what led to them; compiled, they
     are fused too. The three agree to rounding, and draw the same numbers.
@@ -39,6 +40,7 @@ class Steps:
         way: for auto what was chosen before a stop, if it was.
         say: is told in one line what was chosen, and why.
         backward: whether there are gradients. A value alone is the same by any way: nothing is said of a fall back.
+        update: what follows the gradients; without one, every parameter's `.grad` is set.
     """
 
     def __init__(
@@ -50,9 +52,11 @@ class Steps:
         way: Way | None = None,
         say: Callable[[str], None] | None = None,
         backward: bool = True,
+        update: Update | None = None,
     ):
         self.loss, self.networks, self.left, self.say, self.backward = loss, networks, left, say, backward
-        self.gradients = Gradients(loss, networks, backward)
+        self.update = update
+        self.gradients = Gradients(loss, networks, backward, update)
         chosen: dict[Compile, Way | None] = {"auto": way, "always": "compiled", "never": "eager"}
         if compile not in chosen:
             raise ValueError(f"compile should be {', '.join(chosen)}, got {compile}")
@@ -61,7 +65,7 @@ class Steps:
         self.times: dict[Way, list[float]] = {"eager": [], "replayed": []}
 
     def __call__(self, *tensors: Tensor, whole: bool = True) -> Tensor:
-        """The loss of some tensors; every parameter's `.grad` is set.
+        """The loss of some tensors, before the update.
 
         Args:
             tensors: the loss's.
@@ -86,7 +90,12 @@ class Steps:
             return self.gradients(*tensors, compiled=False)
         except NotTraceable as reason:
             self._give_up("eager", reason)
-        return eager(self.loss, self.networks, tensors) if self.backward else self.loss(*tensors)
+        if not self.backward:
+            return self.loss(*tensors)
+        value = eager(self.loss, self.networks, tensors)
+        if self.update is not None:
+            self.update()
+        return value
 
     def _give_up(self, way: Way, reason: Exception) -> None:
         self.way = way
@@ -122,7 +131,7 @@ class Steps:
 
 
 def eager(loss: Loss, networks: nn.Module, tensors: Sequence[Tensor]) -> Tensor:
-    """The same by ordinary Python."""
+    """A loss with its gradients by ordinary Python."""
     for parameter in networks.parameters():
         parameter.grad = None
     value = loss(*tensors)

@@ -1,5 +1,6 @@
 """The gradients of a loss as a graph: traced for any story and objective, by what its operators are, not its words."""
 
+import copy
 import logging
 import time
 import traceback
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+
+from ppvae.adam import Operators
 
 Loss = Callable[..., Tensor]
 """Tensors to a scalar; to any tensor, where no gradient is asked for. What else it reads, beside the networks'
@@ -39,9 +42,13 @@ class Graph:
     moved: list[Tensor]  # the buffers that the loss moves: outside, since a graph may lose it (a 0-d float64, 2.13)
     seconds: float  # that a trace takes, once torch is warm
     compiled: Callable[..., Any] | None = None
+    operators: Operators | None = None  # that what is compiled ends with
 
     def inputs(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return [*self.parameters, *self.buffers, *tensors]
+
+    def copy(self) -> fx.GraphModule:
+        return fx.GraphModule(self.module, copy.deepcopy(self.module.graph))
 
 
 def trace(loss: Loss, networks: nn.Module, tensors: Sequence[Tensor], backward: bool = True) -> Graph:
@@ -73,6 +80,21 @@ def trace(loss: Loss, networks: nn.Module, tensors: Sequence[Tensor], backward: 
         [buffer for buffer, found in zip(buffers, moved, strict=True) if found],
         seconds,
     )
+
+
+def ended(graph: Graph, operators: Operators, inputs: Sequence[Tensor]) -> fx.GraphModule:
+    """A graph that moves its parameters at its end: `(*inputs, *the operators')` to `[loss, *what buffers become]`."""
+    places = {id(parameter): place for place, parameter in enumerate(graph.parameters)}
+    count = len(inputs) - len(operators.inputs)
+
+    def step(*everything: Tensor) -> list[Tensor]:
+        given, rest = everything[:count], everything[count:]
+        loss, *results = graph.module(*given)
+        reached = [given[places[id(parameter)]] for parameter in graph.reached]
+        operators(reached, results[: len(reached)], rest)
+        return [loss, *results[len(reached) :]]
+
+    return make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
 
 
 def _traced(

@@ -19,7 +19,8 @@ from ppvae.inference.objectives.warming import warmed
 from ppvae.inference.programs import evaluating, networks_of, placed
 from ppvae.progress import console, track
 from ppvae.state import MakeOptimizer, Training, cosine, finite, generator_states, generators_of, set_generators
-from ppvae.steps import Compile, Steps
+from ppvae.steps import Compile, Steps, eager
+from ppvae.update import Update
 
 Transform = Callable[[Tensor], Tensor]
 Data = Batch | Stream | Dataset[Any]
@@ -69,7 +70,6 @@ class Course:
     batch_size: int
     batch: Callable[..., tuple[Tensor, ...]]  # of a batch's tensors, transformed
     epochs: int  # there will be, those before a stop included
-    clip: float | None
     schedule: Schedule
 
 
@@ -195,9 +195,10 @@ def run(
             check_data(story, held_out)
     left = epochs * math.ceil(len(source) / batch_size)
     tell = partial(console.print, highlight=False, soft_wrap=True) if say else None
-    steps = Steps(loss, training.networks, compile, left, training.way, tell)
+    update = Update(training.optimizer, training.parameters, clip)
+    steps = Steps(loss, training.networks, compile, left, training.way, tell, update=update)
     total = training.epoch + epochs
-    course = Course(training, source, steps, min(batch_size, len(source)), batch, total, clip, schedule)
+    course = Course(training, source, steps, min(batch_size, len(source)), batch, total, schedule)
     for _ in range(epochs):
         start = time.perf_counter()
         before = training.state_dict()
@@ -233,14 +234,15 @@ def _transformed(batch: tuple[Tensor, ...], transform: Transform | None) -> tupl
 
 def _pass(course: Course) -> float:
     """One epoch; its mean loss. Nothing is read back from the device before the end."""
-    training = course.training
-    total = torch.zeros((), device=training.parameters[0].device)
+    training, losses, counts = course.training, [], []
     with generators_of(training.noise), hot_loop():
         for rows, given in _batches(course):
-            total += _step(course, rows, given) * rows
+            losses.append(course.steps(*given, whole=rows == course.batch_size))
+            counts.append(rows)
     training.epoch += 1
     training.way = course.steps.way
-    return total.item() / len(course.source)
+    values = torch.stack(losses).tolist()
+    return sum(value * rows for value, rows in zip(values, counts, strict=True)) / len(course.source)
 
 
 def _batches(course: Course) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
@@ -254,14 +256,6 @@ def _batches(course: Course) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         if course.schedule == "cosine":
             training.set_rate(cosine(training.epoch + place / count, course.epochs))
         yield rows, (gone[place], *given)
-
-
-def _step(course: Course, rows: int, given: tuple[Tensor, ...]) -> Tensor:
-    loss = course.steps(*given, whole=rows == course.batch_size)
-    if course.clip is not None:
-        torch.nn.utils.clip_grad_norm_(course.training.parameters, course.clip)
-    course.training.optimizer.step()
-    return loss
 
 
 @torch.no_grad()
@@ -281,15 +275,16 @@ def _find_not_finite(course: Course) -> None:
         for step, (rows, given) in enumerate(_batches(course), start=1):
             before = training.state_dict()
             noise = generator_states()
-            loss = _step(course, rows, given)
+            loss = course.steps(*given, whole=rows == course.batch_size)
             if torch.isfinite(loss) and finite(training.parameters):
                 continue
-            gradients = [
-                n for n, p in training.networks.named_parameters() if p.grad is not None and not finite([p.grad])
-            ]
             training.load_state_dict(before)
             set_generators(noise)
             if torch.isfinite(loss):
+                eager(course.steps.loss, training.networks, given)
+                set_generators(noise)
+                named = training.networks.named_parameters()
+                gradients = [name for name, p in named if p.grad is not None and not finite([p.grad])]
                 what = f"the gradient of {gradients[0] if gradients else 'a parameter'} is not finite"
             else:
                 what = f"the loss is {loss.item()} at {not_finite(training.story, course.batch(*given[1:]))}"
