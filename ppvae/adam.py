@@ -50,7 +50,7 @@ class Operators:
     """A step of an `Adam` as operators that a graph can end with: to rounding, what it does by `.grad`.
 
     Each parameter moves as soon as its gradient is known, while that is still in the processor's cache. Between two
-    steps nothing is called but numpy: what torch calls is out of the cache after a step, and slow.
+    steps torch is not called: what it calls is out of the cache after a step, and slow.
 
     Args:
         optimizer: one for which `has_operators` holds.
@@ -65,30 +65,33 @@ class Operators:
             if not state:
                 zeros = [torch.zeros_like(p, memory_format=torch.preserve_format) for _ in range(2)]
                 state.update(step=torch.zeros(()), exp_avg=zeros[0], exp_avg_sq=zeros[1])
-        numbers = torch.zeros(2, dtype=parameters[0].dtype)
-        self.step, self.numbers = states[0]["step"].numpy(), numbers.numpy()  # of the same memory
-        self.inputs = [numbers, *(state[name] for name in ("exp_avg", "exp_avg_sq", "step") for state in states)]
+        steps, numbers = torch.stack([state["step"] for state in states]), torch.zeros(2, dtype=parameters[0].dtype)
+        for state, step in zip(states, steps, strict=True):
+            state["step"] = step
+        self.steps, self.numbers = steps.numpy().data, numbers.numpy().data  # the same memory
+        self.inputs = [steps, numbers, *(state[name] for name in ("exp_avg", "exp_avg_sq") for state in states)]
 
     def next(self) -> list[Tensor]:
         """What the next step needs beside the parameters and their gradients."""
-        (beta1, beta2), step = self.group["betas"], float(self.step) + 1
-        self.numbers[:] = self.group["lr"] / (1 - beta1**step), (1 - beta2**step) ** -0.5
+        (beta1, beta2), step = self.group["betas"], self.steps[0] + 1
+        self.numbers[0] = float(self.group["lr"]) / (1 - beta1**step)
+        self.numbers[1] = (1 - beta2**step) ** -0.5
         return self.inputs
 
     def __call__(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
         """In place, of tensors that stand for the true ones. Kingma & Ba 2015, https://arxiv.org/abs/1412.6980"""
         (beta1, beta2), eps = self.group["betas"], self.group["eps"]
-        (rate, correction), kept = inputs[0].unbind(), inputs[1:]
+        steps, (rate, correction), *kept = inputs
         if self.clip is not None:
             norm = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).norm()
             share = (self.clip / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_ has it
             gradients = [gradient * share for gradient in gradients]
         for place, (p, gradient) in enumerate(zip(parameters, gradients, strict=True)):
-            first, second, step = kept[place :: len(parameters)]
+            first, second = kept[place :: len(parameters)]
             first.copy_(first + (gradient - first) * (1 - beta1))
             second.copy_(second * beta2 + (1 - beta2) * gradient * gradient)
             p.copy_(p - rate * (first / (second.sqrt() * correction + eps)))
-            step.copy_(step + 1)
+        steps.copy_(steps + 1)
 
 
 def has_operators(optimizer: Adam, parameters: Sequence[Tensor]) -> bool:

@@ -45,7 +45,7 @@ class Memory:
         self, order: Generator, batch_size: int, device: torch.device
     ) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         for rows in torch.randperm(len(self), generator=order).to(device).split(batch_size):
-            yield len(rows), (rows, *self.data)
+            yield rows.shape[0], (rows, *self.data)
 
     def batch(self, *given: Tensor) -> tuple[Tensor, ...]:
         rows, *data = given

@@ -44,10 +44,16 @@ class Training:
             torch.manual_seed(seed)
         self.noise = noise
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, over: Any = None) -> dict[str, Any]:
+        """All of it, of copies.
+
+        Args:
+            over: an earlier one that nobody wants any more: its memory is used again.
+        """
+        over = {} if over is None else over
         return {
-            "story": copy.deepcopy(self.networks.state_dict()),
-            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "story": _copied(self.networks.state_dict(), over.get("story")),
+            "optimizer": _copied(self.optimizer.state_dict(), over.get("optimizer")),
             "epoch": self.epoch,
             "way": self.way,
             "order": self.order.get_state(),
@@ -66,6 +72,17 @@ class Training:
         """Every group's step size, as a share of what it began with."""
         for group in self.optimizer.param_groups:
             group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
+
+
+def _copied(value: Any, over: Any) -> Any:
+    """A deep copy, its tensors over those of an earlier one where they fit."""
+    if isinstance(value, dict):
+        over = over if isinstance(over, dict) else {}
+        return {key: _copied(part, over.get(key)) for key, part in value.items()}
+    if isinstance(value, Tensor) and isinstance(over, Tensor):
+        same = (value.shape, value.dtype, value.device) == (over.shape, over.dtype, over.device)
+        return over.copy_(value) if same else value.detach().clone()
+    return value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
 
 
 def cosine(gone: float, epochs: int) -> float:

@@ -199,9 +199,10 @@ def run(
     steps = Steps(loss, training.networks, compile, left, training.way, tell, update=update)
     total = training.epoch + epochs
     course = Course(training, source, steps, min(batch_size, len(source)), batch, total, schedule)
+    before = None
     for _ in range(epochs):
         start = time.perf_counter()
-        before = training.state_dict()
+        before = training.state_dict(over=before)
         try:
             mean = _pass(course)
         except BaseException:  # stopped by hand, or by the objective: an epoch is done whole or not at all
