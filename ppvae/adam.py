@@ -95,13 +95,14 @@ class Operators:
 
 
 def has_operators(optimizer: Adam, parameters: Sequence[Tensor]) -> bool:
-    """Whether `Operators` are this optimiser: of one group and one count of steps, on a processor.
+    """Whether `Operators` are this optimiser: of one group, which has them all, and one count of steps; on a processor.
 
     On a GPU the fused operator is one kernel already, and a step's numbers would have to be copied there.
     """
-    steps = [optimizer.state[p]["step"] if optimizer.state[p] else 0.0 for p in parameters]
+    steps = [state["step"] if (state := optimizer.state.get(p)) else 0.0 for p in parameters]
     return (
         len(optimizer.param_groups) == 1
+        and {id(p) for p in parameters} <= {id(p) for p in optimizer.param_groups[0]["params"]}
         and not any(optimizer.param_groups[0][name] for name in BESIDE)
         and len({float(step) for step in steps}) == 1
         and {p.device.type for p in parameters} == {"cpu"}

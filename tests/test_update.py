@@ -100,7 +100,11 @@ def of_two_groups(net, optimizer):
     optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1, dtype=torch.float64))]})
 
 
-@pytest.mark.parametrize("change", [unequal, decaying, of_two_groups])
+def of_fewer(net, optimizer):
+    optimizer.param_groups[0]["params"].remove(net.last.bias)
+
+
+@pytest.mark.parametrize("change", [unequal, decaying, of_two_groups, of_fewer])
 def test_what_the_operators_are_not_is_called(change):
     found, expected = made(torch.float64), made(torch.float64)
     for net, optimizer, update in (found, expected):
