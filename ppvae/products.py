@@ -21,11 +21,8 @@ def by_onednn(module: fx.GraphModule) -> bool:
         return False
     chosen = [node for node in module.graph.nodes if _fits(node)]
     for node in chosen:
-        *bias, left, right = node.args
         with module.graph.inserting_before(node):
-            weight = module.graph.call_function(aten.t.default, (right,))
-            product = module.graph.call_function(_linear(), (left, weight, bias[0] if bias else None, "none", [], ""))
-        weight.meta["val"], product.meta["val"] = right.meta["val"].t(), node.meta["val"]
+            product = _product(module.graph, node)
         node.replace_all_uses_with(product)
         module.graph.erase_node(node)
     module.graph.eliminate_dead_code()
@@ -49,6 +46,39 @@ def called_as_it_is() -> Iterator[None]:
         rules.pop(operator)
         if before is not None:
             rules[operator] = before
+
+
+def _product(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """A product as oneDNN's, of a weight `(columns, inner)`; from the other side, where it is the weight's only one.
+
+    It is the left side whose rows the cores share out. A weight that lies there is read by the cores that wrote its
+    rows when it last moved, and stays in their caches: no line has to be fetched from another core, nor taken from it
+    when the weight moves again. With a second product, for the gradient of the input, each core reads all of it anyway.
+    """
+
+    def call(target: Any, *arguments: Any) -> fx.Node:
+        made = graph.call_function(target, arguments)
+        values = fx.node.map_arg(arguments, lambda argument: argument.meta["val"])
+        made.meta["val"] = target(*values)
+        return made
+
+    *bias, left, right = node.args
+    weight = call(aten.t.default, right)
+    columns, rows = weight.meta["val"].shape[0], left.meta["val"].shape[0]  # type: ignore[union-attr]
+    if not weight.meta["val"].is_contiguous() or rows > columns or _products_of(right) > 1:
+        return call(_linear(), left, weight, bias[0] if bias else None, "none", [], "")
+    product = call(aten.t.default, call(_linear(), weight, left, None, "none", [], ""))
+    return call(aten.add.Tensor, product, bias[0]) if bias else product
+
+
+def _products_of(weight: Any) -> int:
+    """How many products have a tensor on a side, transposed or not."""
+    while weight.target is aten.t.default:
+        weight = weight.args[0]
+    seen = [weight]
+    for node in seen:
+        seen += [user for user in node.users if user.target is aten.t.default]
+    return sum(user.target in (aten.mm.default, aten.addmm.default, _linear()) for node in seen for user in node.users)
 
 
 def _linear() -> Any:

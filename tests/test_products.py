@@ -8,6 +8,7 @@ from torch._inductor import lowering
 from ppvae import products
 from ppvae.compiled import Gradients
 from ppvae.steps import eager
+from ppvae.tracing import quiet
 
 AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
 LINEAR = torch.ops.mkldnn._linear_pointwise.default
@@ -38,6 +39,18 @@ def test_the_larger_products_of_rows_are_replaced_and_the_value_stays(quicker):
         assert (one - two).norm() <= 1e-6 * two.norm()
 
 
+def test_the_only_product_of_a_weight_is_made_from_its_side(quicker):
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(300, 400), nn.ReLU(), nn.Linear(400, 300)), torch.randn(200, 300)
+    module = graph_of(net, x)
+    expected = module(*net.parameters(), x)
+    assert products.by_onednn(module)
+    shapes = [tuple(tuple(part.meta["val"].shape) for part in node.args[:2]) for node in linears(module)]
+    assert shapes == [((400, 300), (200, 300)), ((200, 400), (300, 400)), ((200, 300), (400, 300))]
+    for one, two in zip(module(*net.parameters(), x), expected, strict=True):
+        assert (one - two).norm() <= 1e-6 * two.norm()
+
+
 @pytest.mark.parametrize(
     ("net", "x"),
     [
@@ -59,10 +72,10 @@ def test_other_processors_keep_their_library(monkeypatch):
 
 
 def test_inductors_own_rule_is_there_again_afterwards():
-    with products.called_as_it_is():
+    with quiet(), products.called_as_it_is():
         pass
     before = lowering.lowerings.get(LINEAR)
-    with products.called_as_it_is():
+    with quiet(), products.called_as_it_is():
         assert lowering.lowerings[LINEAR] is not before
     assert lowering.lowerings.get(LINEAR) is before
 
