@@ -27,7 +27,7 @@ class Adam(torch.optim.Adam):
                 continue
             states = [self.state[p] for p in parameters]
             first, second, steps = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
-            torch._foreach_add_(steps, torch.ones(()) if steps[0].is_cpu else 1)  # a number is made one for each there
+            torch._foreach_add_(steps, torch.ones(()) if steps[0].is_cpu else 1)  # 1 would be made a tensor for each
             torch._fused_adam_(
                 parameters,
                 [p.grad for p in parameters],

@@ -500,14 +500,16 @@ def test_a_compiled_fit_ends_where_the_eager_one_does():
     assert ((before.estimate - after.estimate).abs() < 1e-3 * before.standard_error).all()
 
 
-def test_a_stopped_fit_goes_on_in_the_way_that_was_chosen_to_the_last_bit():
+@pytest.mark.parametrize("way", ["replayed", "compiled"])
+def test_a_stopped_fit_goes_on_in_the_way_that_was_chosen_to_the_last_bit(way):
     options = {"data": binary_data(), "objective": elbo, "batch_size": 16}
     unbroken, stopped, continued = (binary_story(seed, encoder=dropout) for seed in (0, 0, 9))
-    whole = list(train.run(replayed(unbroken), epochs=4, **options))
-    first, second = replayed(stopped), train.begin(continued)
+    steady, first, second = train.begin(unbroken), train.begin(stopped), train.begin(continued)
+    steady.way = first.way = way
+    whole = list(train.run(steady, epochs=4, **options))
     parts = list(train.run(first, epochs=2, **options))
     second.load_state_dict(first.state_dict())
-    assert second.way == "replayed"
+    assert second.way == way
     parts += list(train.run(second, epochs=2, **options))
     assert [record.loss for record in parts] == [record.loss for record in whole]
     assert fingerprint(continued) == fingerprint(unbroken)

@@ -28,12 +28,11 @@ class Net(nn.Module):
         return self.again(self.last(torch.tanh(self.first(x)))).square().mean()
 
 
-def made(dtype, clip=None, **group):
+def made(dtype, clip=None):
     torch.manual_seed(0)
     net = Net().to(dtype)
     learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizer = Adam(learning, lr=0.01)
-    optimizer.param_groups[0].update(group)
     return net, optimizer, Update(optimizer, learning, clip)
 
 
