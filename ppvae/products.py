@@ -1,4 +1,4 @@
-"""Matrix products of a graph by oneDNN where torch would call its BLAS, which is slower on much of today's hardware."""
+"""Matrix products of a graph by oneDNN, where torch would call its BLAS, and each core on its own rows of a weight."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,80 +9,131 @@ from torch import fx
 
 aten = torch.ops.aten
 LEAST = 10_000_000  # multiplications of a product: below it what is around the arithmetic decides
+ROWS = 128  # of a weight for every core, at the least
 
 
 def by_onednn(module: fx.GraphModule) -> bool:
     """Replace the larger products of a graph, in place; whether there were any.
 
-    oneDNN compiles its kernels for the processor that it finds, a BLAS chooses among those it came with. Products of a
-    transposed left side, as the gradients of weights are, stay: there oneDNN copies first.
+    oneDNN compiles its kernels for the processor that it finds, a BLAS chooses among those it came with.
+
+    A weight `(out, in)` with as many rows as the batch or more is the left side of its products, for it is the left
+    side whose rows the cores share out. So a core reads, in all products of a step, the rows that it wrote when the
+    weight last moved: they stay in its cache, and none has to be fetched from another core, nor taken from it later.
+
+    - outputs: `(weight @ inputs.T).T`
+    - the weight's gradient: `slopes.T @ inputs`, of slopes that lie as the outputs do, column by column
+    - the inputs' gradient: `slopes @ weight`, a sum over the weight's rows: each core sums its own, then all are added
+
+    Products of a transposed left side otherwise stay: there oneDNN copies first.
     """
     if not _quicker():
         return False
-    chosen = [node for node in module.graph.nodes if _fits(node)]
+    graph = module.graph
+    chosen = [node for node in graph.nodes if _fits(node)]
+    for slopes in dict.fromkeys(node.args[0].args[0] for node in chosen if _is_weights(node)):
+        _turn(graph, slopes)
     for node in chosen:
-        with module.graph.inserting_before(node):
-            product = _product(module.graph, node)
+        with graph.inserting_before(node):
+            product = _product(graph, node)
         node.replace_all_uses_with(product)
-        module.graph.erase_node(node)
-    module.graph.eliminate_dead_code()
+        graph.erase_node(node)
+    graph.eliminate_dead_code()
     module.recompile()
     return bool(chosen)
 
 
 @contextmanager
 def called_as_it_is() -> Iterator[None]:
-    """Inductor calls the operator by its name: the rule that it has for it is of weights that are constants."""
+    """Inductor calls the operators by their names: the rules that it has for them are of weights that are constants."""
     from torch._inductor import lowering
     from torch._inductor.fx_passes.mkldnn_fusion import _mkldnn_fusion_init
 
-    _mkldnn_fusion_init()  # else its rule would come later
-    rules, operator = lowering.lowerings, _linear()
-    before = rules.get(operator)
-    rules[operator] = lowering.fallback_handler(operator, add_to_fallback_set=False)
+    _mkldnn_fusion_init()  # else its rules would come later
+    rules, fused = lowering.lowerings, torch.ops.mkldnn._linear_pointwise.binary
+    product = lowering.fallback_handler(_linear(), add_to_fallback_set=False)
+
+    def with_another(left: Any, other: Any, right: Any, bias: Any, name: str) -> Any:
+        """A product and what is added to it or taken from it: two again."""
+        return rules[getattr(aten, name)](product(left, right, bias, "none", [], ""), other)
+
+    before = {operator: rules[operator] for operator in (_linear(), fused) if operator in rules}
+    rules |= {_linear(): product, fused: with_another}
     try:
         yield
     finally:
-        rules.pop(operator)
-        if before is not None:
-            rules[operator] = before
+        for operator in (_linear(), fused):
+            rules.pop(operator)
+        rules.update(before)
+
+
+def _turn(graph: fx.Graph, slopes: fx.Node) -> None:
+    """Let slopes `(n, out)` lie column by column, for their products and sums, in the memory of who computes them."""
+    with graph.inserting_after(slopes):
+        turned = _call(graph, _laid(), slopes, [1, slopes.meta["val"].shape[0]])
+    for user in list(slopes.users):
+        if user.target in (aten.t.default, aten.sum.dim_IntList):
+            user.replace_input_with(slopes, turned)
 
 
 def _product(graph: fx.Graph, node: fx.Node) -> fx.Node:
-    """A product as oneDNN's, of a weight `(columns, inner)`; from the other side, where it is the weight's only one.
-
-    It is the left side whose rows the cores share out. A weight that lies there is read by the cores that wrote its
-    rows when it last moved, and stays in their caches: no line has to be fetched from another core, nor taken from it
-    when the weight moves again. With a second product, for the gradient of the input, each core reads all of it anyway.
-    """
+    """What stands for a product that was chosen."""
 
     def call(target: Any, *arguments: Any) -> fx.Node:
-        made = graph.call_function(target, arguments)
-        values = fx.node.map_arg(arguments, lambda argument: argument.meta["val"])
-        made.meta["val"] = target(*values)
-        return made
+        return _call(graph, target, *arguments)
 
+    def linear(left: Any, right: Any, *bias: Any) -> fx.Node:
+        return call(_linear(), left, right, *(bias or (None,)), "none", [], "")
+
+    left: Any
+    right: Any
     *bias, left, right = node.args
-    weight = call(aten.t.default, right)
-    columns, rows = weight.meta["val"].shape[0], left.meta["val"].shape[0]  # type: ignore[union-attr]
-    if not weight.meta["val"].is_contiguous() or rows > columns or _products_of(right) > 1:
-        return call(_linear(), left, weight, bias[0] if bias else None, "none", [], "")
-    product = call(aten.t.default, call(_linear(), weight, left, None, "none", [], ""))
-    return call(aten.add.Tensor, product, bias[0]) if bias else product
+    across = call(aten.t.default, right)
+    (rows, inner), columns = left.meta["val"].shape, across.meta["val"].shape[0]
+    if across.meta["val"].is_contiguous() and _shared(rows, columns):
+        product = call(aten.t.default, linear(across, left))
+        return call(aten.add.Tensor, product, *bias) if bias else product
+    turned = next((user for user in left.users if user.target is _laid()), None)
+    if turned is not None and right.meta["val"].is_contiguous() and not bias:
+        cores = torch.get_num_threads()
+        own = call(aten.view.default, call(aten.t.default, turned), [cores, inner // cores, rows])
+        weight = call(aten.view.default, right, [cores, inner // cores, columns])
+        return call(aten.sum.dim_IntList, call(aten.bmm.default, call(aten.transpose.int, own, 1, 2), weight), [0])
+    return linear(left, across, *bias)
 
 
-def _products_of(weight: Any) -> int:
-    """How many products have a tensor on a side, transposed or not."""
-    while weight.target is aten.t.default:
-        weight = weight.args[0]
-    seen = [weight]
-    for node in seen:
-        seen += [user for user in node.users if user.target is aten.t.default]
-    return sum(user.target in (aten.mm.default, aten.addmm.default, _linear()) for node in seen for user in node.users)
+def _call(graph: fx.Graph, target: Any, *arguments: Any) -> fx.Node:
+    made = graph.call_function(target, arguments)
+    made.meta["val"] = target(*fx.node.map_arg(arguments, lambda argument: argument.meta["val"]))
+    return made
+
+
+def _shared(rows: int, columns: int) -> bool:
+    """Whether cores share out the rows of a weight `(columns, ...)` evenly, for a batch of some rows."""
+    cores = torch.get_num_threads()
+    return cores > 1 and columns % cores == 0 and columns >= max(rows, ROWS * cores)
+
+
+def _is_weights(node: fx.Node) -> bool:
+    """Whether a product is a weight's gradient, of transposed slopes, with the weight's rows on the cores."""
+    left: Any = node.args[0]
+    return (
+        node.target is aten.mm.default
+        and left.target is aten.t.default
+        and left.args[0].meta["val"].is_contiguous()
+        and _shared(*left.args[0].meta["val"].shape)
+    )
 
 
 def _linear() -> Any:
     return torch.ops.mkldnn._linear_pointwise.default
+
+
+def _laid() -> Any:
+    """A tensor with given strides."""
+    from torch._inductor import inductor_prims
+
+    return inductor_prims.force_stride_order
 
 
 def _quicker() -> bool:
@@ -98,7 +149,7 @@ def _fits(node: fx.Node) -> bool:
         left.device.type == "cpu"
         and left.dtype == torch.float32
         and rows * inner * columns >= LEAST
-        and left.is_contiguous()
         and (right.is_contiguous() or right.t().is_contiguous())
         and all(part.shape == (columns,) and part.is_contiguous() for part in bias)
+        and (left.is_contiguous() or (_is_weights(node) and right.is_contiguous()))
     )
