@@ -23,7 +23,8 @@ from pyro import poutine
 from torch import Tensor
 
 import ppvae
-from ppvae import networks, steps
+from ppvae import networks
+from ppvae.compilation import steps
 from ppvae.inference import blocks, importance, refined_sampling
 from ppvae.models import VAE, guides, likelihoods, priors
 

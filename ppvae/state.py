@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ppvae.adam import Adam
 from ppvae.base import Story
+from ppvae.compilation.adam import Adam
+from ppvae.compilation.steps import Way
 from ppvae.inference.programs import networks_of
-from ppvae.steps import Way
 
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
 

@@ -20,7 +20,7 @@ def _seeded(doctest_namespace):
 @pytest.fixture(autouse=True)
 def _never_compiled(monkeypatch):
     """However busy the machine is, a fit of a test is no long one; the tests of that choice set it themselves."""
-    monkeypatch.setattr("ppvae.steps.SHORT", math.inf)
+    monkeypatch.setattr("ppvae.compilation.steps.SHORT", math.inf)
 
 
 @pytest.fixture

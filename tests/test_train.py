@@ -14,10 +14,10 @@ from torch import nn
 
 import ppvae
 from ppvae import data, networks, train
+from ppvae.compilation.steps import NotCompiled
 from ppvae.inference import ciwae, elbo, importance, iwae
 from ppvae.known import LinearGaussian, affine
 from ppvae.models import VAE, Autoencoder, assemble, guides, likelihoods, priors
-from ppvae.steps import NotCompiled
 
 
 def binary_story(seed=0, encoder=lambda: networks.mlp(5, [8], 4)):

@@ -9,7 +9,7 @@ import torch
 from problem import HIDDEN, LATENT, PIXELS
 from torch import Tensor
 
-from ppvae import products
+from ppvae.compilation import products
 
 
 def passes(x: np.ndarray, batch_size: int, particles: int) -> Callable[[int], float]:

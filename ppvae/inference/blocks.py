@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppvae.base import Story
+from ppvae.compilation.steps import Steps
 from ppvae.inference.checks import hot_loop, observed, of_factors
 from ppvae.inference.evidence import Bound, Evidence, assemble
 from ppvae.inference.programs import as_seen, evaluating, networks_of
 from ppvae.inference.streams import begin_stream, keys, own_generators
 from ppvae.inference.tally import Tally
 from ppvae.progress import track
-from ppvae.steps import Steps
 
 BLOCK = 4096
 """Particles that are drawn from one random stream and weighed at once, at most."""

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ppvae import networks, steps
+from ppvae import networks
+from ppvae.compilation import steps
 from ppvae.inference import blocks, importance, prior_sampling, refined_sampling
 from ppvae.inference.blocks import Budget, estimate, rounded, sizes
 from ppvae.inference.weights import log_weights

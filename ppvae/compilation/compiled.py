@@ -8,10 +8,10 @@ import torch
 import torch._inductor
 from torch import Tensor, nn
 
-from ppvae.adam import Operators
-from ppvae.products import by_onednn, called_as_it_is
-from ppvae.tracing import Graph, Loss, NotTraceable, ended, first_line, quiet, trace
-from ppvae.update import Update
+from ppvae.compilation.adam import Operators
+from ppvae.compilation.products import by_onednn, called_as_it_is
+from ppvae.compilation.tracing import Graph, Loss, NotTraceable, ended, first_line, quiet, trace
+from ppvae.compilation.update import Update
 
 PLAIN = (bool, int, float, str, type(None))
 GRAPHS = 8  # of one loss: beyond it, numbers in the modules keep changing, and a graph would never be used again

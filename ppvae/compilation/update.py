@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ppvae.adam import BESIDE, Adam, Operators, has_operators
+from ppvae.compilation.adam import BESIDE, Adam, Operators, has_operators
 
 
 class Update:

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from ppvae.adam import Adam
-from ppvae.compiled import Gradients
-from ppvae.steps import eager
-from ppvae.update import Update
+from ppvae.compilation.adam import Adam
+from ppvae.compilation.compiled import Gradients
+from ppvae.compilation.steps import eager
+from ppvae.compilation.update import Update
 
 STEPS = 6
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-13}

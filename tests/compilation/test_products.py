@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch._inductor import lowering
 
-from ppvae import products
-from ppvae.compiled import Gradients
-from ppvae.steps import eager
-from ppvae.tracing import quiet
+from ppvae.compilation import products
+from ppvae.compilation.compiled import Gradients
+from ppvae.compilation.steps import eager
+from ppvae.compilation.tracing import quiet
 
 AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
 LINEAR = torch.ops.mkldnn._linear_pointwise.default

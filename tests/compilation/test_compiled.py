@@ -14,12 +14,12 @@ from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
 from ppvae import networks
-from ppvae.compiled import Gradients, NotCompilable
+from ppvae.compilation.compiled import Gradients, NotCompilable
+from ppvae.compilation.steps import eager
+from ppvae.compilation.tracing import NotTraceable
 from ppvae.inference import elbo, objectives
 from ppvae.inference.checks import hot_loop
 from ppvae.models import VAE, assemble, guides, likelihoods, priors
-from ppvae.steps import eager
-from ppvae.tracing import NotTraceable
 
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 SMALL = {"outer": 2, "particles": 3}

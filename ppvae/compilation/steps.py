@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ppvae.compiled import Gradients, NotCompilable
-from ppvae.tracing import Loss, NotTraceable
-from ppvae.update import Update
+from ppvae.compilation.compiled import Gradients, NotCompilable
+from ppvae.compilation.tracing import Loss, NotTraceable
+from ppvae.compilation.update import Update
 
 Compile = Literal["auto", "always", "never"]
 Way = Literal["eager", "replayed", "compiled"]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from ppvae import steps as module
-from ppvae.compiled import NotCompilable
-from ppvae.steps import NotCompiled, Steps
+from ppvae.compilation import steps as module
+from ppvae.compilation.compiled import NotCompilable
+from ppvae.compilation.steps import NotCompiled, Steps
 
 
 def made(compile="auto", left=1000, loss=None, **options):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ppvae.adam import Operators
+from ppvae.compilation.adam import Operators
 
 Loss = Callable[..., Tensor]
 """Tensors to a scalar; to any tensor, where no gradient is asked for. What else it reads, beside the networks'

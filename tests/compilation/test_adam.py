@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ppvae.adam import Adam
+from ppvae.compilation.adam import Adam
 
 
 def stepped(make, steps, change=None):
