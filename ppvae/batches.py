@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-CHECKED = 1024  # rows of a stream that are looked at before a fit
+CHECKED = 1024  # rows of a stream that are looked at before a fit; the others as they come
 
 
 class Source(Protocol):
@@ -55,7 +55,7 @@ class Memory:
 class Stream:
     """Rows that do not fit into memory, read by worker processes ahead of the step that needs them.
 
-    Only the first of them are checked before a fit.
+    The first of them are checked before a fit, and each batch of its first epoch when it has been read.
 
     Args:
         dataset: torch's kind with a length: `dataset[i]` is a row, or a tuple of the rows for `model(*batch)`.

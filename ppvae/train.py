@@ -71,6 +71,7 @@ class Course:
     batch: Callable[..., tuple[Tensor, ...]]  # of a batch's tensors, transformed
     epochs: int  # there will be, those before a stop included
     schedule: Schedule
+    look: Callable[..., None] | None  # at the tensors of a batch, where nobody has checked all rows before
 
 
 def fit(
@@ -187,6 +188,13 @@ def run(
     def loss(gone: Tensor, *given: Tensor) -> Tensor:
         return at(gone)(story, batch(*given))
 
+    def look(*given: Tensor) -> None:
+        try:
+            with generators_of(None):
+                check_data(story, batch(*given))
+        except ValueError as error:
+            raise ValueError(f"in a batch of the stream, {error}") from error
+
     with generators_of(list(training.noise)):
         sample = placed(story, source.sample())
         check_data(story, _transformed(sample, transform))
@@ -198,7 +206,8 @@ def run(
     update = Update(training.optimizer, training.parameters, clip)
     steps = Steps(loss, training.networks, compile, left, training.way, tell, update=update)
     total = training.epoch + epochs
-    course = Course(training, source, steps, min(batch_size, len(source)), batch, total, schedule)
+    unchecked = look if isinstance(source, Stream) else None
+    course = Course(training, source, steps, min(batch_size, len(source)), batch, total, schedule, unchecked)
     before = None
     for _ in range(epochs):
         start = time.perf_counter()
@@ -238,10 +247,12 @@ def _pass(course: Course) -> float:
     training, losses, counts = course.training, [], []
     with generators_of(training.noise), hot_loop():
         for rows, given in _batches(course):
+            if course.look is not None:
+                course.look(*given[1:])
             losses.append(course.steps(*given, whole=rows == course.batch_size))
             counts.append(rows)
     training.epoch += 1
-    training.way = course.steps.way
+    training.way, course.look = course.steps.way, None
     values = torch.stack(losses).tolist()
     return sum(value * rows for value, rows in zip(values, counts, strict=True)) / len(course.source)
 

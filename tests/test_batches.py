@@ -1,5 +1,7 @@
 """Batches from memory and from streams: every row once, in the order that a fit's own generator says."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -77,13 +79,34 @@ def test_a_stopped_stream_goes_on_to_the_last_bit():
     assert [record.loss for record in parts] == [record.loss for record in whole]
 
 
+class Rows(Dataset):
+    """Rows of five, whose last is grey."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return self.rows
+
+    def __getitem__(self, row):
+        return torch.full((5,), 0.5 if row == self.rows - 1 else 1.0)
+
+
 def test_the_first_rows_of_a_stream_are_checked():
-    class Grey(Dataset):
-        def __len__(self):
-            return 10
+    with pytest.raises(ValueError, match=r"^site 'x' .*got 0\.5 in row 9: binarise"):
+        ppvae.fit(story(), Rows(10), epochs=1, progress=False)
 
-        def __getitem__(self, row):
-            return torch.full((5,), 0.5)
 
-    with pytest.raises(ValueError, match=r"got 0\.5 in row 0: binarise"):
-        ppvae.fit(story(), Grey(), epochs=1, progress=False)
+def test_every_row_of_a_stream_is_checked_when_it_comes_and_the_story_stays_as_it_was():
+    vae = story()
+    before = copy.deepcopy(vae.state_dict())
+    with pytest.raises(ValueError, match=r"^in a batch of the stream, site 'x' .*got 0\.5 in row \d+: "):
+        ppvae.fit(vae, Stream(Rows(1500), workers=0), epochs=1, progress=False)
+    assert all(torch.equal(part, before[name]) for name, part in vae.state_dict().items())
+
+
+def test_a_stream_draws_what_tensors_draw():
+    """What looks at its batches draws nothing of the fit's."""
+    x = data(50)
+    losses = [ppvae.fit(story(), rows, epochs=2, progress=False).loss for rows in (x, Stream(TensorDataset(x), 0))]
+    assert losses[0] == losses[1]
