@@ -15,6 +15,7 @@ from ppvae.base import Batch, Story
 from ppvae.inference.evidence import COLUMNS, Evidence
 from ppvae.inference.programs import as_batch, as_seen
 from ppvae.inference.streams import contents
+from ppvae.progress import follow, tell
 
 Estimator = Callable[[Story, Batch], Evidence]
 
@@ -47,10 +48,18 @@ def in_processes(estimator: Estimator, story: Story, data: Batch, processes: int
             f"a story for several processes should be one that pickle takes, its class in a file, but: {said}"
         ) from error
     threads = max(1, torch.get_num_threads() // len(shares))
-    with ProcessPoolExecutor(len(shares), get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+    context = get_context("spawn")
+    told = context.Queue()
+    with ProcessPoolExecutor(len(shares), context, _begin, (threads, told)) as pool:
         jobs = [pool.submit(estimator, story, tuple(part[share] for part in batch)) for share in shares]
+        follow(told, lambda: all(job.done() for job in jobs))
         found = [job.result() for job in jobs]
     return _joined(found, torch.cat(shares))
+
+
+def _begin(threads: int, told: Any) -> None:
+    torch.set_num_threads(threads)
+    tell(told)
 
 
 def _shares(batch: tuple[Tensor, ...], processes: int) -> list[Tensor]:
