@@ -1,5 +1,6 @@
 """A step of a fit, or a block of an estimate, by the way that ends first: ordinary Python, a replayed graph, compiled.
 
 From the top: `steps` chooses the way; `compiled` keeps the graphs of a loss; `tracing` makes one of any story; `update`
-and `adam` are what follows its gradients, and `products` who makes its matrix products.
+and `adam` are what follows its gradients, `products` who makes its matrix products, and `tiles` which of Inductor's
+loops are not to be trusted.
 """

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ppvae.compilation.adam import Operators
 from ppvae.compilation.products import by_onednn, called_as_it_is
+from ppvae.compilation.tiles import sound
 from ppvae.compilation.tracing import Graph, Loss, NotTraceable, ended, first_line, quiet, trace
 from ppvae.compilation.update import Update
 
@@ -107,7 +108,7 @@ class Gradients:
         known = torch._inductor.list_options()
         options = {name: False for name in ASSERTIONS if name in known} | {"fallback_random": True}
         options["cpp_wrapper"] = all(tensor.device.type == "cpu" for tensor in inputs)
-        with _undone(), quiet(), torch.no_grad():
+        with _undone(), quiet(), torch.no_grad(), sound():
             try:
                 module = graph.copy() if operators is None else ended(graph, operators, inputs)
                 with called_as_it_is() if by_onednn(module) else nullcontext():

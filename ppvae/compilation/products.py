@@ -21,8 +21,8 @@ def by_onednn(module: fx.GraphModule) -> bool:
     side whose rows the cores share out. So a core reads, in all products of a step, the rows that it wrote when the
     weight last moved: they stay in its cache, and none has to be fetched from another core, nor taken from it later.
 
-    - outputs: `(weight @ inputs.T).T`
-    - the weight's gradient: `slopes.T @ inputs`, of slopes that lie as the outputs do, column by column
+    - outputs: `(weight @ inputs.T).T`, laid row by row again
+    - the weight's gradient: `slopes.T @ inputs`, of slopes that lie column by column
     - the inputs' gradient: `slopes @ weight`, a sum over the weight's rows: each core sums its own, then all are added
 
     Products of a transposed left side otherwise stay: there oneDNN copies first.
@@ -72,7 +72,8 @@ def _turn(graph: fx.Graph, slopes: fx.Node) -> None:
     with graph.inserting_after(slopes):
         turned = _call(graph, _laid(), slopes, [1, slopes.meta["val"].shape[0]])
     for user in list(slopes.users):
-        if user.target in (aten.t.default, aten.sum.dim_IntList):
+        of_product = user.target is aten.t.default and all(node.target is aten.mm.default for node in user.users)
+        if of_product or user.target is aten.sum.dim_IntList:
             user.replace_input_with(slopes, turned)
 
 
@@ -92,7 +93,8 @@ def _product(graph: fx.Graph, node: fx.Node) -> fx.Node:
     (rows, inner), columns = left.meta["val"].shape, across.meta["val"].shape[0]
     if across.meta["val"].is_contiguous() and _shared(rows, columns):
         product = call(aten.t.default, linear(across, left))
-        return call(aten.add.Tensor, product, *bias) if bias else product
+        product = call(aten.add.Tensor, product, *bias) if bias else product
+        return call(_laid(), product, [columns, 1])  # as it was: what follows may go through memory in its order
     turned = next((user for user in left.users if user.target is _laid()), None)
     if turned is not None and right.meta["val"].is_contiguous() and not bias:
         cores = torch.get_num_threads()

@@ -147,3 +147,21 @@ def test_a_compiled_step_with_them_is_the_eager_step_in_float64(monkeypatch, kin
     assert abs(found - exact) <= 1e-6 * exact
     for one, two in zip(slopes, (parameter.grad for parameter in net.parameters()), strict=True):
         assert (one - two).norm() <= 1e-6 * two.norm()
+
+
+@pytest.mark.skipif(not AVX512, reason="by oneDNN on processors with AVX-512 alone")
+def test_draws_around_the_outputs_of_a_product_are_those_of_the_eager_step(monkeypatch):
+    """A draw goes through memory in its order, and takes what it is given to lie as it did when it was traced."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    torch.manual_seed(0)
+    net, x = nn.Linear(400, 500), torch.randn(200, 400)
+
+    def loss(x):
+        mean = net(x).view(2, 100, 500)
+        return torch.normal(mean.detach(), torch.ones_like(mean)).mul(mean).square().mean(-1).mean()
+
+    torch.manual_seed(1)
+    found = Gradients(loss, net)(x)
+    torch.manual_seed(1)
+    expected = eager(loss, net, (x,))
+    assert abs(found - expected) <= 1e-6 * expected
