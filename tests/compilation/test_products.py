@@ -32,7 +32,6 @@ def check_same(module, replaced, *inputs):
 @pytest.fixture
 def quicker(monkeypatch):
     monkeypatch.setattr(products, "_quicker", lambda: True)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
 
 
 def test_products_of_more_rows_than_a_weight_has(quicker):
@@ -131,9 +130,8 @@ def test_inductors_own_rules_are_there_again_afterwards():
 @pytest.mark.skipif(not AVX512, reason="by oneDNN on processors with AVX-512 alone")
 @pytest.mark.parametrize("rows", [200, 500])
 @pytest.mark.parametrize("kind", ["deep", "residual", "tied"])
-def test_a_compiled_step_with_them_is_the_eager_step_in_float64(monkeypatch, kind, rows):
+def test_a_compiled_step_with_them_is_the_eager_step_in_float64(kind, rows):
     """Also where Inductor fuses what follows a product into it: an activation, or a sum with something else."""
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     torch.manual_seed(0)
     nets = {
         "deep": nn.Sequential(nn.Linear(400, 500), nn.ReLU(), nn.Linear(500, 300)),
@@ -150,9 +148,8 @@ def test_a_compiled_step_with_them_is_the_eager_step_in_float64(monkeypatch, kin
 
 
 @pytest.mark.skipif(not AVX512, reason="by oneDNN on processors with AVX-512 alone")
-def test_draws_around_the_outputs_of_a_product_are_those_of_the_eager_step(monkeypatch):
+def test_draws_around_the_outputs_of_a_product_are_those_of_the_eager_step():
     """A draw goes through memory in its order, and takes what it is given to lie as it did when it was traced."""
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     torch.manual_seed(0)
     net, x = nn.Linear(400, 500), torch.randn(200, 400)
 

@@ -1,6 +1,5 @@
 """Compiled loops write where they should: a graph that damaged the heap is the loss itself to rounding."""
 
-import pytest
 import torch
 from cases import data_of, story_of
 from torch import nn
@@ -12,11 +11,6 @@ from ppvae.compilation.steps import eager
 from ppvae.compilation.tiles import sound
 from ppvae.inference import elbo
 from ppvae.inference.checks import hot_loop
-
-
-@pytest.fixture(autouse=True)
-def two_threads(monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
 
 
 def test_sums_into_places_that_an_index_says():
