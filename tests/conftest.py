@@ -24,6 +24,12 @@ def _never_compiled(monkeypatch):
 
 
 @pytest.fixture
+def two_threads(monkeypatch):
+    """Code is made for two, as on most machines, however few a test run has: it is another code than for one."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
+
+@pytest.fixture
 def double():
     """Float64 for a while: oracles are compared to more digits than float32 has."""
     torch.set_default_dtype(torch.float64)

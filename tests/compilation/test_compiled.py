@@ -21,6 +21,8 @@ from ppvae.inference import elbo, objectives
 from ppvae.inference.checks import hot_loop
 from ppvae.models import VAE, assemble, guides, likelihoods, priors
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 SMALL = {"outer": 2, "particles": 3}
 OBJECTIVES = {

@@ -10,6 +10,8 @@ from ppvae.compilation.compiled import Gradients
 from ppvae.compilation.steps import eager
 from ppvae.compilation.tracing import quiet
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.backends.mkldnn.is_available()
 LINEAR = torch.ops.mkldnn._linear_pointwise.default
 

@@ -1,5 +1,6 @@
 """Compiled loops write where they should: a graph that damaged the heap is the loss itself to rounding."""
 
+import pytest
 import torch
 from cases import data_of, story_of
 from torch import nn
@@ -11,6 +12,8 @@ from ppvae.compilation.steps import eager
 from ppvae.compilation.tiles import sound
 from ppvae.inference import elbo
 from ppvae.inference.checks import hot_loop
+
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 def test_sums_into_places_that_an_index_says():

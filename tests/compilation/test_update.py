@@ -11,6 +11,8 @@ from ppvae.compilation.compiled import Gradients
 from ppvae.compilation.steps import eager
 from ppvae.compilation.update import Update
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 STEPS = 6
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-13}
 
