@@ -30,9 +30,12 @@ def parent(monkeypatch):
     return told
 
 
-def test_a_bar_is_shown_on_a_terminal_alone(terminal):
-    assert list(progress.track(range(3), "counting")) == [0, 1, 2]
-    assert "counting" in terminal.getvalue()
+@pytest.mark.parametrize(("is_terminal", "show"), [(True, True), (True, False), (False, True)])
+def test_a_bar_is_shown_on_a_terminal_alone_and_where_it_is_asked_for(monkeypatch, is_terminal, show):
+    shown = Console(file=io.StringIO(), force_terminal=is_terminal, width=100)
+    monkeypatch.setattr(progress, "console", shown)
+    assert list(progress.track(range(3), "counting", show=show)) == [0, 1, 2]
+    assert ("counting" in shown.file.getvalue()) == (is_terminal and show)
 
 
 def test_a_process_with_a_parent_tells_it_how_many_steps_there_are_and_are_done(terminal, parent):

@@ -145,7 +145,8 @@ def _quicker() -> bool:
 def _fits(node: fx.Node) -> bool:
     if node.target not in (aten.mm.default, aten.addmm.default) or node.kwargs:
         return False
-    *bias, left, right = (argument.meta["val"] for argument in node.args)  # type: ignore[union-attr]
+    given: Any = node.args
+    *bias, left, right = (argument.meta["val"] for argument in given)
     (rows, inner), columns = left.shape, right.shape[1]
     return (
         left.device.type == "cpu"
