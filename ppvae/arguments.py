@@ -1,28 +1,26 @@
 """From command-line words to options: a part is a name or an import path, and its own signature says what it takes."""
 
-import importlib
 import inspect
+import json
 import re
-import sys
-from collections.abc import Callable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 from torch import nn
 
 from ppvae import data, networks, train
-from ppvae.base import Architecture, Scalar
-from ppvae.inference import objectives
-from ppvae.models import guides, likelihoods, priors, stories
+from ppvae.base import Architecture
 from ppvae.models.sizes import LINKED
+from ppvae.parts import LISTS, PARTS, SWAPPED, imported, listed, names, one_line, parameters, qualified, type_name
+from ppvae.trust import read_options
 
-PARTS: dict[str, ModuleType] = {"prior": priors, "likelihood": likelihoods, "encoder": guides}
-SWAPPED = PARTS | {"story": stories, "network": networks}
-OBJECTIVES = tuple(objectives.__all__)
+Plain = bool | int | float | str | None
+Arguments = dict[str, Plain | list[Plain]]
+"""Of an objective or a method, before its own signature has said what they are: never a class to make."""
+
 MEANING = {  # of each part, its default, and where it is found
     "prior": ("p(z)", "StandardNormal"),
     "likelihood": ("p(x|z)", "the data's own"),
@@ -75,8 +73,10 @@ def fit_parser() -> ArgumentParser:
         default={"class_path": "ppvae.networks.MLP"},
         help=f"the family of every network, MLP unless named: {families}, or an import path",
     )
-    parser.add_argument("--objective", type=str, default="elbo", help=f"{', '.join(OBJECTIVES)}, or an import path")
-    parser.add_argument("--objective_args", type=dict[str, Any], default={}, help="such as --objective.particles 20")
+    parser.add_argument(
+        "--objective", type=str, default="elbo", help=f"{', '.join(names(LISTS['objective']))}, or an import path"
+    )
+    parser.add_argument("--objective_args", type=Arguments, default={}, help="such as --objective.particles 20")
     parser.add_argument(
         "--pretrain",
         type=int,
@@ -96,7 +96,13 @@ class PartsInBrief(DefaultHelpFormatter):
         return super()._get_help_string(action)
 
 
-def qualify(arguments: Sequence[str]) -> list[str]:
+def add_trust(parser: ArgumentParser) -> None:
+    """The option by which a file may name what is not of the package."""
+    text = "import what a run folder, a configuration or a line-up names beside ppvae's own: it may run anything"
+    parser.add_argument("--trust", action="store_true", help=text)
+
+
+def qualify(arguments: Sequence[str], trust: bool = False) -> list[str]:
     """Command-line words with every part's short name spelled out, in a configuration file too."""
     words = [word for argument in arguments for word in _equals_apart(argument)]
     for index, word in enumerate(words):
@@ -104,37 +110,27 @@ def qualify(arguments: Sequence[str]) -> list[str]:
         option = word.removeprefix("--")
         if word.startswith(("--objective.", "--method.")):
             words[index] = word.replace(".", "_args.", 1)
-        elif word.startswith("--") and option in SWAPPED and following:
-            words[index + 1] = _qualified(option, following)
+        elif word.startswith("--") and option in SWAPPED and following and not following.startswith(("-", "{")):
+            words[index + 1] = qualified(option, following)
+        elif word == "--contender" and following:  # one more of a list, whatever brackets its name has
+            words[index : index + 2] = ["--contender+", json.dumps([following])]
         elif word == "--config" and following:
-            words[index + 1] = yaml.safe_dump(read_config(Path(following)))
+            words[index + 1] = yaml.safe_dump(read_options(configuration(following), trust))
     return words
 
 
 def _equals_apart(argument: str) -> list[str]:
-    return argument.split("=", 1) if re.match(rf"--({'|'.join(SWAPPED)}|config)=", argument) else [argument]
+    return argument.split("=", 1) if re.match(rf"--({'|'.join(SWAPPED)}|config|contender)=", argument) else [argument]
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A YAML file of options, or one of the package's by its name, its short names spelled out."""
-    if not path.exists() and (CONFIGURATIONS / f"{path}.yaml").is_file():
-        path = CONFIGURATIONS / f"{path}.yaml"
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        known = ", ".join(configurations())
-        raise FileNotFoundError(f"there is no configuration file {path}, nor one of that name here: {known}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise ValueError(f"{path} should be a YAML file of options: {one_line(error)}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} should hold options as `name: value` lines")
-    for option in SWAPPED.keys() & config.keys():
-        part = config[option]
-        if isinstance(part, str):
-            config[option] = {"class_path": _qualified(option, part)}
-        elif isinstance(part, dict) and isinstance(part.get("class_path"), str):
-            part["class_path"] = _qualified(option, part["class_path"])
-    return config
+def configuration(name: str) -> Path:
+    """The path of a YAML file of options: one's own, or one of the package's by its name."""
+    if Path(name).exists():
+        return Path(name)
+    if name in configurations():
+        return CONFIGURATIONS / f"{name}.yaml"
+    known = ", ".join(configurations())
+    raise FileNotFoundError(f"there is no configuration file {name}, nor one of that name here: {known}")
 
 
 def configurations() -> list[str]:
@@ -142,62 +138,25 @@ def configurations() -> list[str]:
     return sorted(path.stem for path in CONFIGURATIONS.glob("*.yaml"))
 
 
-def _qualified(option: str, name: str) -> str:
-    """The import path of a part: a short name is one of ours."""
-    if name.startswith(("-", "{")):
-        return name
-    if "." in name:
-        imported(option, name)
-        return name
-    module = SWAPPED[option]
-    if name in names(module):
-        return f"{module.__name__}.{name}"
-    raise ValueError(
-        f"unknown {option} '{name}': it should be one of {nearest(name, names(module))}, or an import path"
-    )
+def parse(parser: ArgumentParser, arguments: Sequence[str], trust: bool | None = None) -> Namespace:
+    """Options from the command line; a wrong one is a ValueError of one line.
+
+    Args:
+        trust: whether a file among them may name what is not of the package; as `--trust` among them says, where it is
+            not given.
+    """
+    return _parsed(parser, qualify(arguments, "--trust" in arguments if trust is None else trust))
 
 
-def names(module: ModuleType) -> list[str]:
-    """The parts, stories or families of networks that a module offers."""
-    if module is stories:
-        functions = inspect.getmembers(stories, inspect.isfunction)
-        return [name for name, make in functions if name[0] != "_" and "sizes" in inspect.signature(make).parameters]
-    if module is networks:
-        return [name for name, family in inspect.getmembers(networks, inspect.isclass) if hasattr(family, "decoder")]
-    return list(module.__all__)
+def parse_run(parser: ArgumentParser, path: Path, trust: bool = False) -> Namespace:
+    """Options from the configuration of a run, whose story is asked for, not its objective."""
+    config = read_options(path, trust, unused=("objective", "objective_args"))
+    return _parsed(parser, ["--config", yaml.safe_dump(config)])
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The known names, the most similar one first."""
-    folded = {word.lower(): word for word in known}
-    return ", ".join(folded[word] for word in get_close_matches(name.lower(), folded, n=len(folded), cutoff=0.0))
-
-
-def imported(option: str, path: str) -> Any:
-    """What an import path names: a file of the working folder may hold it."""
-    module, _, attribute = path.rpartition(".")
+def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # a file of the user's may fail in any way
-        raise ValueError(f"{option} '{path}' should be importable, but: {one_line(error)}") from error
-
-
-def parameters(function: Callable[..., Any], without: Sequence[str] = ()) -> list[inspect.Parameter]:
-    """What a function or a class takes by name, beyond what it is given anyway."""
-    parameters = inspect.signature(function, eval_str=True).parameters.values()
-    named = [p for p in parameters if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD} and p.name not in without]
-    return [p.replace(annotation=float) if p.annotation == Scalar else p for p in named]  # no tensor can be typed
-
-
-def listed(parameters: Sequence[inspect.Parameter]) -> str:
-    words = [p.name if p.annotation is p.empty else f"{p.name} ({type_name(p)})" for p in parameters]
-    return ", ".join(words) or "no arguments"
-
-
-def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
-    """Options from the command line; a wrong one is a ValueError of one line."""
-    try:
-        return parser.parse_args(qualify(arguments))
+        return parser.parse_args(words)
     except ArgumentError as error:
         raise ValueError(plain(error)) from error
 
@@ -233,14 +192,6 @@ def _plain_part(option: str, path: str, said: str) -> str:
     return f"--{option} {name}: {said}"
 
 
-def type_name(parameter: inspect.Parameter) -> str:
-    """A parameter's type as one would type it: `int`, `list[int]`, `'a' or 'b'`."""
-    if get_origin(parameter.annotation) is Literal:
-        return " or ".join(map(repr, get_args(parameter.annotation)))
-    written = inspect.formatannotation(parameter.annotation).replace("collections.abc.Sequence", "list")
-    return "a list in brackets, such as [200, 100]" if written == "list[int]" else written
-
-
 def part_help(words: Sequence[str]) -> str | None:
     """What `--prior.help NAME` asks for: a part's docstring and options; every name where none is given."""
     for word, name in zip(words, [*words, ""][1:], strict=True):
@@ -248,7 +199,7 @@ def part_help(words: Sequence[str]) -> str | None:
         if word == f"--{option}.help" and option in SWAPPED:
             if not name or name.startswith("-"):
                 return f"--{option} is one of {', '.join(names(SWAPPED[option]))}, or an import path"
-            part = imported(option, _qualified(option, name))
+            part = imported(option, qualified(option, name))
             own = parameters(part, LINKED + SKIPPED)
             options = [f"  --{option}.{p.name} ({type_name(p)}{_default(p)})" for p in own]
             return "\n".join(
@@ -264,15 +215,3 @@ def part_help(words: Sequence[str]) -> str | None:
 
 def _default(parameter: inspect.Parameter) -> str:
     return ", required" if parameter.default is parameter.empty else f", default {parameter.default}"
-
-
-def one_line(error: BaseException) -> str:
-    name = type(error).__name__
-    text = " ".join(str(error).split())
-    return text if isinstance(error, ArgumentError | ValueError) and text else f"{name}: {text}".removesuffix(": ")
-
-
-def use_working_folder() -> None:
-    """Let import paths name files of the folder that the command runs in."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")

@@ -1,28 +1,30 @@
 """From options to a story and an objective, its networks sized from the data."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import Tensor
 
-from ppvae.arguments import OBJECTIVES, PARTS, imported, listed, nearest, one_line, parameters, plain
+from ppvae.arguments import Arguments, Plain, plain
 from ppvae.inference import objectives
 from ppvae.models import assemble
 from ppvae.observation import Observation
+from ppvae.parts import PARTS, imported, listed, names, nearest, one_line, parameters
 
 
-def find_objective(name: str, arguments: dict[str, Any]) -> "partial[Tensor]":
+def find_objective(name: str, arguments: Arguments) -> "partial[Tensor]":
     """An objective by name or import path, with all of its arguments bound."""
-    return find_function("objective", {known: getattr(objectives, known) for known in OBJECTIVES}, name, arguments)
+    return find_function("objective", {own: getattr(objectives, own) for own in names(objectives)}, name, arguments)
 
 
 def find_function(
     kind: str,
     known: dict[str, Callable[..., Any]],
     name: str,
-    arguments: dict[str, Any],
+    arguments: Arguments,
     skipped: Sequence[str] = (),
 ) -> "partial[Any]":
     """A function of a story and data by a known name or an import path, with its other arguments bound.
@@ -31,19 +33,23 @@ def find_function(
         kind: what it is, in words.
         arguments: by name; every other one is bound to its default.
         skipped: arguments that are left as they are.
+
+    Raises:
+        ValueError: no such function; what is no function of a story and data; an argument that it does not take.
     """
     function = _named(kind, known, name)
-    taken = [parameter for parameter in parameters(function)[2:] if parameter.name not in skipped]
-    parser = ArgumentParser(exit_on_error=False)
-    for parameter in taken:
-        of_type = Any if parameter.annotation is parameter.empty else parameter.annotation
-        given = {"required": True} if parameter.default is parameter.empty else {"default": parameter.default}
-        parser.add_argument(f"--{parameter.name}", type=of_type, **given)
+    taken = [parameter for parameter in _after_two(kind, name, function) if parameter.name not in skipped]
     for argument in arguments:
         if argument not in [parameter.name for parameter in taken]:
             raise ValueError(f"{kind} {name} takes {listed(taken)}, got {argument}")
+    defaults = {p.name: p.default for p in taken if p.name not in arguments and p.default is not p.empty}
+    parser = ArgumentParser(exit_on_error=False)
+    for parameter in taken:
+        if parameter.name not in defaults:
+            of_type: Any = Plain | list[Plain] if parameter.annotation is parameter.empty else parameter.annotation
+            parser.add_argument(f"--{parameter.name}", type=of_type, required=True)
     try:
-        return partial(function, **parser.parse_object(arguments).as_dict())
+        return partial(function, **defaults, **parser.parse_object(arguments).as_dict())
     except ArgumentError as error:
         raise ValueError(f"{kind} {name}: {plain(error)}") from error
 
@@ -56,7 +62,16 @@ def _named(kind: str, known: dict[str, Callable[..., Any]], name: str) -> Callab
     function = imported(kind, name) if "." in name else known[name]
     if not callable(function):
         raise ValueError(f"{kind} '{name}' should be a function of a story and data, got {function!r}")
-    return function
+    return cast(Callable[..., Any], function)
+
+
+def _after_two(kind: str, name: str, function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """What a function takes beyond a story and data."""
+    try:
+        inspect.signature(function).bind_partial(None, None)
+        return parameters(function)[2:]
+    except (TypeError, ValueError, NameError) as error:  # too few places; none told; an annotation without its import
+        raise ValueError(f"{kind} '{name}' should be a function of a story and data, but: {one_line(error)}") from error
 
 
 def natural_likelihood(observation: Observation) -> dict[str, Any]:
@@ -75,7 +90,10 @@ def complete(parser: ArgumentParser, options: Namespace, observation: Observatio
     if options.pretrain < 0:
         raise ValueError(f"pretrain should be at least 0, got {options.pretrain}")
     options = options.clone()
-    bound = find_objective(options.objective, options.objective_args).keywords
+    objective = find_objective(options.objective, options.objective_args)
+    bound = objective.keywords
+    ours = [name for name in names(objectives) if getattr(objectives, name) is objective.func]
+    options.objective = ours[0] if ours else options.objective  # by the name that a file may use
     written = {name: value for name, value in bound.items() if isinstance(value, bool | int | float | str | None)}
     options.objective_args = dict(sorted((written | options.objective_args).items()))  # as a file is read back
     return with_likelihood(parser, options, observation)

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from jsonargparse import ArgumentParser
 
-from ppvae.arguments import PartsInBrief, parse, part_help, use_working_folder
+from ppvae.arguments import PartsInBrief, parse, part_help
 from ppvae.commands import compare, evaluate, fit, gaps, posteriors, selfcheck
 
 COMMANDS: dict[str, ModuleType] = {
@@ -22,7 +22,6 @@ COMMANDS: dict[str, ModuleType] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what a person can mend is one line on standard error and exit status 2."""
-    use_working_folder()
     try:
         words = sys.argv[1:] if arguments is None else arguments
         if text := part_help(words):

@@ -131,8 +131,6 @@ def _read(name: str, root: Path, label: str | None) -> Raw:
     if name in torchvision_names():
         return read_torchvision(name, root)
     if path.suffix in readers:
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {name}")
         return readers[path.suffix](path)
     if path.is_dir():
         return read_folder(path)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ppvae import plots
 from ppvae.base import Batch
 from ppvae.data import Dataset
+from ppvae.files import replacing
 from ppvae.inference.codes import codes, decode, generate, reconstruct
 from ppvae.inference.comparison import Group
 from ppvae.inference.programs import batch_for
@@ -208,5 +209,6 @@ def save_beside(figures: Figures, path: Path) -> list[Path]:
     saved = []
     for name, (figure, _) in figures.items():
         saved.append(path.with_name(f"{path.stem}-{name}.png"))
-        figure.savefig(saved[-1], dpi=130, bbox_inches="tight")
+        with replacing(saved[-1]) as part:
+            figure.savefig(part, dpi=130, bbox_inches="tight")
     return saved

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from ppvae.arguments import fit_parser, nearest, one_line, parse
+from ppvae.arguments import fit_parser, parse
 from ppvae.build import build_story, complete, find_objective
 from ppvae.data import Dataset, load
+from ppvae.files import read_yaml
 from ppvae.inference.comparison import Result
 from ppvae.inference.evidence import Evidence, NoDensity
 from ppvae.inference.importance import prior_sampling
@@ -22,10 +22,12 @@ from ppvae.inference.programs import batch_for, scored
 from ppvae.inference.streams import own_generators
 from ppvae.measure import regularity, representation
 from ppvae.observation import Observation
+from ppvae.parts import nearest, one_line
 from ppvae.pretraining import pretrain
 from ppvae.progress import track
 from ppvae.scoring import give_density, score, settle
 from ppvae.train import History, NotFinite, begin, learns, run
+from ppvae.trust import check_lines
 
 FOLDER = Path(__file__).parent / "lineups"
 OVERVIEW = "overview"
@@ -69,21 +71,24 @@ def names() -> list[str]:
     return [OVERVIEW, *sorted(path.stem for path in FOLDER.glob("*.yaml"))]
 
 
-def lineup(name: str, observation: Observation, latent: int = 8) -> dict[str, str]:
-    """A line-up by name, or from a YAML file of `name: words of ppvae fit`."""
+def lineup(name: str, observation: Observation, latent: int = 8, trust: bool = False) -> dict[str, str]:
+    """A line-up by name, or from a YAML file of `name: words of ppvae fit`.
+
+    Raises:
+        ValueError: an unknown name; not such a file; without trust, one that names what is not of ppvae.
+    """
     if name == OVERVIEW:
         lines = overview(observation)
         return lines if latent != 2 else {name: words for name, words in lines.items() if not name.endswith("z = 2")}
     path = FOLDER / f"{name}.yaml" if name in names() else Path(name)
     if not path.is_file():
         raise ValueError(f"unknown line-up '{name}': it should be one of {nearest(name, names())}, or a YAML file")
-    try:
-        contenders = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} should be a YAML file of contenders: {one_line(error)}") from error
+    contenders = read_yaml(path)
     if not isinstance(contenders, dict) or not contenders:
         raise ValueError(f"{path} should hold contenders as lines of `name: words of ppvae fit`")
-    return {str(contender): str(words or "") for contender, words in contenders.items()}
+    lines = {str(contender): str(words or "") for contender, words in contenders.items()}
+    check_lines(path, {contender: shlex.split(words) for contender, words in lines.items()}, trust)
+    return lines
 
 
 def overview(observation: Observation) -> dict[str, str]:
@@ -121,18 +126,21 @@ def _stories(name: str, words: str) -> dict[str, str]:
     }
 
 
-def contenders(lines: dict[str, str], common: Sequence[str]) -> list[Contender]:
+def contenders(lines: dict[str, str], common: Sequence[str], trust: bool = False) -> list[Contender]:
     """Contenders from their words, after the words that all have in common.
+
+    Args:
+        trust: whether a configuration among the words may name what is not of ppvae.
 
     Raises:
         ValueError: words that are no options of a fit, with the contender's name; other data than the others have.
     """
     parser = fit_parser()
-    shared = parse(parser, common)
+    shared = parse(parser, common, trust)
     made = []
     for name, words in lines.items():
         try:
-            options = parse(parser, [*common, *shlex.split(words)])
+            options = parse(parser, [*common, *shlex.split(words)], trust)
         except (ValueError, OSError) as error:
             raise ValueError(f"contender '{name}': {one_line(error)}") from error
         for option in ("data", "root", "label", "seed"):

@@ -15,10 +15,11 @@ from jsonargparse import Namespace
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
-from ppvae.arguments import fit_parser, parse
+from ppvae.arguments import fit_parser, parse_run
 from ppvae.build import build_story
 from ppvae.data import Dataset
 from ppvae.data import load as load_data
+from ppvae.files import read_json, replacing
 from ppvae.inference.annealing import Sandwich
 from ppvae.inference.evidence import COLUMNS, Evidence
 from ppvae.inference.programs import scored
@@ -51,26 +52,31 @@ class Run:
         return data
 
 
-def load(path: str | Path) -> Any:
+def load(path: str | Path, trust: bool = False) -> Any:
     """The story that a run folder holds, in evaluation mode.
+
+    Args:
+        path: the run folder.
+        trust: whether it may name parts and objectives that are not of the package. They are imported then, which runs
+            their code: leave it out for a folder whose maker you do not know.
 
     Raises:
         FileNotFoundError: no run at `path`.
-        ValueError: a configuration or weights that cannot be read.
+        ValueError: a configuration or weights that cannot be read; without trust, one that names what is not of ppvae.
     """
-    return read(path).story
+    return read(path, trust).story
 
 
-def read(path: str | Path) -> Run:
+def read(path: str | Path, trust: bool = False) -> Run:
     """A run folder with everything in it that later commands need."""
     path = Path(path)
     missing = [name for name in (CONFIG, OBSERVATION, WEIGHTS) if not (path / name).is_file()]
     if missing:
         raise FileNotFoundError(f"a run folder should hold {', '.join(missing)}; {path} does not")
     parser = fit_parser()
-    options = parse(parser, ["--config", str(path / CONFIG)])
+    options = parse_run(parser, path / CONFIG, trust)
     try:
-        observation = Observation.from_dict(json.loads((path / OBSERVATION).read_text(encoding="utf-8")))
+        observation = Observation.from_dict(read_json(path / OBSERVATION))
         observation.features  # noqa: B018, of a shape that is none
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path / OBSERVATION} should say what was observed, but: {error!r}") from error
@@ -198,6 +204,5 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")

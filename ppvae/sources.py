@@ -1,16 +1,23 @@
 """Where data come from: the embedded digits, torchvision's data sets, array and table files, folders of images."""
 
+import math
 import shutil
+import warnings
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 
+from ppvae.files import Refused, check_unpacked, regular
+
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # whatever a file is called: others run programs to be read
+PIXELS = 2**26  # of one image, at most
 
 
 @dataclass(frozen=True)
@@ -90,14 +97,15 @@ def _channels_first(name: str, part: Any) -> np.ndarray[Any, Any]:
 
 def read_numpy(path: Path) -> Raw:
     """A `.npy` array `(N, ...)`, or a `.npz` with an array `x` and, if there are any, labels `y`."""
+    regular(path)
     try:
-        with path.open("rb") as file:
-            stored = np.load(file, allow_pickle=False)
-            arrays = {"x": stored} if isinstance(stored, np.ndarray) else {key: stored[key] for key in stored.files}
+        arrays, names = _arrays(path)
+    except Refused:
+        raise
     except Exception as error:  # a damaged archive fails in a dozen ways
         raise ValueError(f"{path} should be a whole numpy file without pickled objects: {_one_line(error)}") from error
     if "x" not in arrays:
-        raise ValueError(f"{path} should hold an array named x, got {', '.join(arrays) or 'none'}")
+        raise ValueError(f"{path} should hold an array named x, got {', '.join(names) or 'none'}")
     values, labels = arrays["x"], arrays.get("y")
     if values.ndim < 2 or 0 in values.shape:
         raise ValueError(f"{path} should hold data of shape (rows, features...), got {values.shape}")
@@ -108,10 +116,42 @@ def read_numpy(path: Path) -> Raw:
     return Raw(_numbers(path, values), values.shape[1:], labels, maximum=_levels(values))
 
 
+def _arrays(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], list[str]]:
+    """The arrays `x` and `y` of a file, no others, and the names of all that it holds."""
+    with path.open("rb") as file:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                asked = [member for member in archive.infolist() if member.filename in {"x.npy", "y.npy"}]
+                packed, unpacked = (sum(getattr(m, size) for m in asked) for size in ("compress_size", "file_size"))
+                check_unpacked(path, packed, unpacked)
+                for member in asked:
+                    with archive.open(member) as content:
+                        _check_header(content, member.file_size)
+        else:
+            file.seek(0)
+            _check_header(file, path.stat().st_size)
+        file.seek(0)
+        stored = np.load(file, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            return {"x": stored}, ["x"]
+        return {key: stored[key] for key in ("x", "y") if key in stored.files}, list(stored.files)
+
+
+def _check_header(file: IO[bytes], size: int) -> None:
+    """Refuse an array whose header promises more bytes than there are, before they are asked for."""
+    version = np.lib.format.read_magic(file)
+    if version > (2, 0):  # for names of columns alone, which no array of numbers has
+        raise ValueError(f"it should have no named columns, got version {version}")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"its header promises an array of shape {shape}, and there are {size:,} bytes in all")
+
+
 def read_csv(path: Path, label: str | None = None) -> Raw:
     """A table of numbers with commas, with or without a first line of names; one column may hold labels."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = regular(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} should be text in UTF-8: {_one_line(error)}") from error
     lines = [(number, line.split(",")) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
@@ -142,7 +182,7 @@ def read_csv(path: Path, label: str | None = None) -> Raw:
 
 def read_folder(path: Path) -> Raw:
     """Images of one size; where they lie in subfolders, the subfolder's name is the label."""
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGES)
+    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGES and file.is_file())
     if not files:
         raise ValueError(f"{path} should hold images ({', '.join(sorted(IMAGES))}); it has none")
     images = []
@@ -161,7 +201,13 @@ def _read_image(file: Path) -> np.ndarray[Any, Any]:
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # what is too large is refused below
+            image = Image.open(file, formats=FORMATS)
+        with image:
+            width, height = image.size
+            if width * height > PIXELS:
+                raise ValueError(f"it should have at most {PIXELS:,} pixels, got {width} x {height}")
             mode = image.mode
             pixels = np.asarray(image.convert("L" if mode in {"1", "L"} else "RGB"))
     except Exception as error:  # each format has its own way to fail

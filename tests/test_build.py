@@ -82,7 +82,6 @@ def my_parts(tmp_path, monkeypatch):
     (tmp_path / "my_parts.py").write_text(MY_PARTS)
     (tmp_path / "not_python.py").write_text("class Prior(:\n")
     importlib.invalidate_caches()
-    ask.use_working_folder()
     yield
     sys.modules.pop("my_parts", None)
 
@@ -198,9 +197,9 @@ def test_a_wrong_configuration_file_is_refused(tmp_path, text, said):
 
 def test_a_configuration_file_that_cannot_be_read_is_refused(tmp_path):
     assert "there is no configuration file" in refusal(parsed, "--config", str(tmp_path / "gone.yaml"))
-    assert "should be a YAML file" in refusal(parsed, "--config", str(tmp_path))
+    assert "should be a file, and is a folder" in refusal(parsed, "--config", str(tmp_path))
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00\x80")
-    assert "should be a YAML file" in refusal(parsed, "--config", str(tmp_path / "a.yaml"))
+    assert "should be text in UTF-8" in refusal(parsed, "--config", str(tmp_path / "a.yaml"))
 
 
 # --- what the parser says

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import ppvae
 from ppvae import cli, data, lineup, networks, runs
+from ppvae.arguments import parse
 from ppvae.inference import elbo, iwae, log_weights, refined_sampling
 from ppvae.metrics import completeness
 from ppvae.models import assemble, guides, likelihoods, priors
@@ -934,6 +935,18 @@ def test_a_density_of_codes_does_not_depend_on_the_seed_of_the_draws(ppvae_says)
     give_density(story, (dataset.drawn().train,))
     expected = score(story, (dataset.drawn(3).test,), 30, seed=3).summary()["log_p"]
     assert f"log p(x) = {expected:.3f}" in ppvae_says("evaluate", "RUN", "--particles", "30", "--seed", "3")
+
+
+def test_contenders_of_a_configuration_and_of_the_command_line_stand_together(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.yaml").write_text("contender: ['one: --latent 3', '--latent 4']\n")
+    words = ["compare", "--config", "a.yaml", "--contender", "x[1]: --latent 5", "--contender=[y]: ", "--out", "OUT"]
+    assert parse(cli.command_line(), words).compare.contender == [
+        "one: --latent 3",
+        "--latent 4",
+        "x[1]: --latent 5",
+        "[y]: ",
+    ]
 
 
 def test_a_contender_may_have_a_name(tiny_lineup, capsys):

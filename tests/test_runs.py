@@ -227,7 +227,7 @@ OBSERVATION |= {
         ("config.yaml", "", "`name: value`"),
         ("config.yaml", "latent: 2", "size mismatch for"),
         ("config.yaml", "prior: Gone", "unknown prior 'Gone'"),
-        ("config.yaml", "prior: gone.Prior", "prior 'gone.Prior' should be importable"),
+        ("config.yaml", "prior: gone.Prior", "members of ppvae only, and would import gone.Prior (prior)"),
         ("config.yaml", "latent: two", "--latent should be int, got two"),
     ],
 )

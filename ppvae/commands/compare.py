@@ -9,11 +9,12 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from ppvae import data, figures, lineup, report, runs
-from ppvae.arguments import fit_parser, parse
+from ppvae.arguments import add_trust, fit_parser, parse
 from ppvae.inference.comparison import group_results, not_ranked
 from ppvae.measure import completeness_of_training_data
 from ppvae.observation import Observation
 from ppvae.progress import console, track
+from ppvae.trust import named_words
 
 
 def options() -> ArgumentParser:
@@ -24,8 +25,7 @@ def options() -> ArgumentParser:
     parser.add_argument("--lineup", type=str, default=None, help=f"{known}, or a YAML file of `name: words of a fit`")
     parser.add_argument(
         "--contender",
-        type=str,
-        action="append",
+        type=list[str],
         default=[],
         help="one more, as `name: words of a fit` or the words alone: --contender='Vamp: --prior VampPrior'; may be "
         "given again",
@@ -44,6 +44,7 @@ def options() -> ArgumentParser:
     parser.add_argument("--test_rows", type=int, default=None, help="measure on the first of the test data only")
     parser.add_argument("--seeds", type=int, default=1, help="fits of every contender; the table shows their spread")
     parser.add_argument("--out", type=str, required=True, help="the folder to write: new or empty")
+    add_trust(parser)
     return parser
 
 
@@ -103,23 +104,15 @@ def references(fitted: Sequence[lineup.Fitted]) -> list[str]:
 def entries(options: Namespace, source: list[str], observation: Observation) -> list[lineup.Contender]:
     """Who competes: a line-up, the contenders named one by one, or both; the overview where none is named."""
     name = options.lineup or (None if options.contender else lineup.OVERVIEW)
-    lines = lineup.lineup(name, observation, options.latent) if name else {}
-    lines |= dict(map(named, options.contender))
+    lines = lineup.lineup(name, observation, options.latent, options.trust) if name else {}
+    lines |= dict(map(named_words, options.contender))
     chosen = words_of(options, "latent", "epochs", "batch_size", "lr")
-    return lineup.contenders(lines, [*source, *chosen, *shlex.split(options.common)])
-
-
-def named(contender: str) -> tuple[str, str]:
-    """A contender's name and words: `name: words`, or words that are their own name."""
-    name, colon, words = contender.partition(": ")
-    if colon and not name.startswith("-"):
-        return name.strip(), words
-    return contender.strip() or "as they come", contender
+    return lineup.contenders(lines, [*source, *chosen, *shlex.split(options.common)], options.trust)
 
 
 def words_of(options: Namespace, *names: str) -> list[str]:
     """Some options as the words that say them."""
-    return [word for name in names if options[name] is not None for word in (f"--{name}", str(options[name]))]
+    return [f"--{name}={options[name]}" for name in names if options[name] is not None]
 
 
 def summary_line(entry: lineup.Fitted | lineup.Failed) -> str:

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
 from ppvae import evidence_plots, figures, inference, runs
-from ppvae.arguments import parameters
+from ppvae.arguments import Arguments, add_trust
 from ppvae.build import find_function
 from ppvae.inference import Evidence, ladder
 from ppvae.inference.annealing import Sandwich
@@ -19,6 +19,7 @@ from ppvae.inference.programs import batch_for, scored
 from ppvae.inference.tail import fit_tail, pareto_k
 from ppvae.inference.workers import in_processes
 from ppvae.observation import Contract
+from ppvae.parts import parameters
 from ppvae.scoring import give_density, score
 
 METHODS: dict[str, Callable[..., Any]] = {
@@ -52,13 +53,14 @@ def options() -> ArgumentParser:
     parser.add_argument("run", type=str, help="a folder that `ppvae fit` wrote")
     known = ", ".join(METHODS)
     parser.add_argument("--method", type=str, default="score", help=f"{known}, or an import path")
-    parser.add_argument("--method_args", type=dict[str, Any], default={}, help="such as --method.distributions 1000")
+    parser.add_argument("--method_args", type=Arguments, default={}, help="such as --method.distributions 1000")
     parser.add_argument("--particles", type=int, default=None, help="draws, or chains, per datum; the method's own")
     parser.add_argument("--target_error", type=float, default=None, help="nats per datum: as many draws as it takes")
     parser.add_argument("--split", type=str, default="test", help="train, valid or test")
     parser.add_argument("--rows", type=int, default=None, help="of the first of the data only")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.add_argument("--processes", type=int, default=1, help="share the data out over so many; no figure changes")
+    add_trust(parser)
     return parser
 
 
@@ -71,7 +73,7 @@ def run(options: Namespace) -> None:
     if options.method == "bidirectional" and options.processes != 1:
         raise ValueError(f"bidirectional runs in one process, got processes {options.processes}: leave it out")
     method = find_method(options)
-    found = runs.read(options.run)
+    found = runs.read(options.run, options.trust)
     dataset = found.data()
     given = give_density(found.story, batch_for(found.story, **dataset.drawn().tensors("train")))
     batch = batch_for(found.story, **dataset.drawn(options.seed).tensors(options.split, options.rows))

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from ppvae import build, figures, runs, train
-from ppvae.arguments import fit_parser
+from ppvae.arguments import add_trust, fit_parser
 from ppvae.base import Objective
 from ppvae.data import Dataset
 from ppvae.inference.programs import batch_for
@@ -21,12 +21,13 @@ from ppvae.scoring import settle
 def options() -> ArgumentParser:
     parser = fit_parser()
     parser.add_argument("--out", type=str, required=True, help="the run folder to write: new or empty")
+    add_trust(parser)
     return parser
 
 
 def run(options: Namespace) -> None:
     """Fit, and write the folder when all of it is there."""
-    out = options.pop("out")
+    out, _ = options.pop("out"), options.pop("trust")
     parser = fit_parser()
     with runs.new_folder(out) as folder:
         dataset = runs.load_data_of(options)

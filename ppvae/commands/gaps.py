@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ppvae import figures, inference_plots, runs
+from ppvae.arguments import add_trust
 from ppvae.inference.gaps import Difference, Gaps, gaps, generalisation
 from ppvae.inference.programs import batch_for, scored
 
@@ -24,6 +25,7 @@ def options() -> ArgumentParser:
     parser.add_argument("--flow_steps", type=int, default=600, help="of the ascent of a flow for each datum, at most")
     parser.add_argument("--family", type=str, default=None, help="the guide's: diagonal, full or flow; by the guide")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    add_trust(parser)
     return parser
 
 
@@ -31,7 +33,7 @@ def run(options: Namespace) -> None:
     """Print the gaps, and keep them in the run folder with their picture."""
     if options.rows < 2:
         raise ValueError(f"rows should be at least 2, so that a mean has an error, got {options.rows}")
-    found = runs.read(options.run)
+    found = runs.read(options.run, options.trust)
     drawn = found.data().drawn(options.seed)
     parts: dict[str, Gaps] = {}
     for split in ("train", "test"):

@@ -11,6 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ppvae import figures, inference_plots, runs
+from ppvae.arguments import add_trust
 from ppvae.inference.checks import check_point_mass
 from ppvae.inference.leaderboard import SLOW, Measured, Reference, check_methods, leaderboard, reference
 from ppvae.inference.local_flow import flow_sampling, has_density
@@ -44,6 +45,7 @@ def options() -> ArgumentParser:
         "--reference", type=int, default=2000, help="draws of each of 4 chains that are held to be right"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    add_trust(parser)
     return parser
 
 
@@ -53,7 +55,7 @@ def run(options: Namespace) -> None:
         raise ValueError(f"split should be train, valid or test, got {options.split}")
     if options.rows < 2:
         raise ValueError(f"rows should be at least 2, so that a mean has an error, got {options.rows}")
-    found = runs.read(options.run)
+    found = runs.read(options.run, options.trust)
     dataset, story = found.data(), found.story
     given = give_density(story, batch_for(story, **dataset.drawn().tensors("train")))
     batch = placed(story, batch_for(story, **dataset.drawn(options.seed).tensors(options.split, options.rows)))
