@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from argparse import SUPPRESS
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ class PartsInBrief(DefaultHelpFormatter):
 def add_trust(parser: ArgumentParser) -> None:
     """The option by which a file may name what is not of the package."""
     text = "import what a run folder, a configuration or a line-up names beside ppvae's own: it may run anything"
-    parser.add_argument("--trust", action="store_true", help=text)
+    parser.add_argument("--trust", action="store_true", default=SUPPRESS, help=text)  # no option of a file
 
 
 def qualify(arguments: Sequence[str], trust: bool = False) -> list[str]:

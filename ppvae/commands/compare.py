@@ -104,10 +104,10 @@ def references(fitted: Sequence[lineup.Fitted]) -> list[str]:
 def entries(options: Namespace, source: list[str], observation: Observation) -> list[lineup.Contender]:
     """Who competes: a line-up, the contenders named one by one, or both; the overview where none is named."""
     name = options.lineup or (None if options.contender else lineup.OVERVIEW)
-    lines = lineup.lineup(name, observation, options.latent, options.trust) if name else {}
+    lines = lineup.lineup(name, observation, options.latent, "trust" in options) if name else {}
     lines |= dict(map(named_words, options.contender))
     chosen = words_of(options, "latent", "epochs", "batch_size", "lr")
-    return lineup.contenders(lines, [*source, *chosen, *shlex.split(options.common)], options.trust)
+    return lineup.contenders(lines, [*source, *chosen, *shlex.split(options.common)], "trust" in options)
 
 
 def words_of(options: Namespace, *names: str) -> list[str]:

@@ -73,7 +73,7 @@ def run(options: Namespace) -> None:
     if options.method == "bidirectional" and options.processes != 1:
         raise ValueError(f"bidirectional runs in one process, got processes {options.processes}: leave it out")
     method = find_method(options)
-    found = runs.read(options.run, options.trust)
+    found = runs.read(options.run, "trust" in options)
     dataset = found.data()
     given = give_density(found.story, batch_for(found.story, **dataset.drawn().tensors("train")))
     batch = batch_for(found.story, **dataset.drawn(options.seed).tensors(options.split, options.rows))

@@ -27,7 +27,8 @@ def options() -> ArgumentParser:
 
 def run(options: Namespace) -> None:
     """Fit, and write the folder when all of it is there."""
-    out, _ = options.pop("out"), options.pop("trust")
+    out = options.pop("out")
+    options.pop("trust", None)  # it has been heeded
     parser = fit_parser()
     with runs.new_folder(out) as folder:
         dataset = runs.load_data_of(options)

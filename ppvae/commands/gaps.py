@@ -33,7 +33,7 @@ def run(options: Namespace) -> None:
     """Print the gaps, and keep them in the run folder with their picture."""
     if options.rows < 2:
         raise ValueError(f"rows should be at least 2, so that a mean has an error, got {options.rows}")
-    found = runs.read(options.run, options.trust)
+    found = runs.read(options.run, "trust" in options)
     drawn = found.data().drawn(options.seed)
     parts: dict[str, Gaps] = {}
     for split in ("train", "test"):

@@ -55,7 +55,7 @@ def run(options: Namespace) -> None:
         raise ValueError(f"split should be train, valid or test, got {options.split}")
     if options.rows < 2:
         raise ValueError(f"rows should be at least 2, so that a mean has an error, got {options.rows}")
-    found = runs.read(options.run, options.trust)
+    found = runs.read(options.run, "trust" in options)
     dataset, story = found.data(), found.story
     given = give_density(story, batch_for(story, **dataset.drawn().tensors("train")))
     batch = placed(story, batch_for(story, **dataset.drawn(options.seed).tensors(options.split, options.rows)))
