@@ -190,6 +190,7 @@ def test_a_figure_is_of_its_datum_alone():
     together = laplace_sampling(blind(known), x, particles=100).estimate
     apart = torch.cat([laplace_sampling(blind(known), row, particles=100).estimate for row in x.flip(0).split(2)])
     torch.testing.assert_close(together.flip(0), apart, atol=1e-9, rtol=0)
+    assert not torch.allclose(laplace_sampling(blind(known), x, particles=100, seed=1).estimate, together, atol=1e-3)
 
 
 def test_nothing_is_changed():
