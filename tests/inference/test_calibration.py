@@ -60,3 +60,10 @@ def test_it_changes_nothing_and_comes_again():
     assert torch.equal(one.ranks, calibration(story, x, "amortised", 40, 99, progress=False).ranks)
     with pytest.raises(ValueError, match="at least 20 simulations, got 19"):
         calibration(story, x, "amortised", 19, progress=False)
+
+
+def test_of_many_draws_evenly_spread_ones_are_ranked_among():
+    """Neighbours of a Markov chain are alike: every third of 295 is taken, from the first to the last."""
+    found = rank(torch.arange(295.0).reshape(295, 1, 1), torch.tensor([[-0.5], [0.5], [149.0], [293.5], [294.5]]))
+    assert found.draws == 99
+    assert found.ranks[:, 0].tolist() == [0, 1, 50, 98, 99]

@@ -9,7 +9,8 @@ from stories import fingerprint
 from test_local import correlated
 
 from ppvae.inference import gaps, generalisation
-from ppvae.inference.gaps import Difference, family_of, paired
+from ppvae.inference.evidence import COLUMNS, Evidence
+from ppvae.inference.gaps import Difference, Gaps, family_of, paired
 from ppvae.known import LinearGaussian
 from ppvae.models import VAE, assemble, guides, likelihoods, priors
 
@@ -102,3 +103,36 @@ def test_options_out_of_range_are_refused(option, message):
     known = LinearGaussian()
     with pytest.raises(ValueError, match=message):
         gaps(known.story(), known.data(2), progress=False, **option)
+
+
+def by_hand(estimate, elbo, error, elbo_error):
+    """The evidence of one datum."""
+    known = {"estimate": estimate, "elbo": elbo, "standard_error": error, "elbo_standard_error": elbo_error}
+    columns = {name: torch.tensor([known.get(name, 100.0)]) for name in COLUMNS}
+    return Evidence(**columns, bound="stochastic lower bound", method="by hand")
+
+
+@pytest.mark.parametrize(("family", "best"), [("diagonal", 0.32), ("full", 0.16), ("flow", 0.08)])
+def test_the_error_of_a_single_datum_is_that_of_the_two_figures_it_is_between(family, best):
+    """Each error a power of two, so that no pair can stand for another."""
+    log_p, guide = by_hand(-1.0, -9.0, 0.01, 0.02), by_hand(-9.0, -5.0, 9.0, 0.64)
+    flow, full, diagonal = by_hand(-9.0, -2.0, 9.0, 0.08), by_hand(-9.0, -3.0, 9.0, 0.16), by_hand(-9, -4.0, 9.0, 0.32)
+    found = Gaps(log_p, flow, full, diagonal, guide, family)
+    elbo = {"diagonal": -4.0, "full": -3.0, "flow": -2.0}[family]
+    expected = {
+        "approximation gap": (-1 - elbo, math.hypot(0.01, best)),
+        "amortisation gap": (elbo + 5, math.hypot(best, 0.64)),
+        "inference gap": (4.0, math.hypot(0.01, 0.64)),
+        "beyond a local flow": (1.0, math.hypot(0.01, 0.08)),
+    }
+    assert {gap.name: (gap.mean, gap.error) for gap in found.summary()} == {
+        name: pytest.approx(pair, rel=1e-5) for name, pair in expected.items()
+    }
+    levels = {level.name: (level.mean, level.error) for level in found.levels()}
+    assert levels == {
+        "log p(x)": pytest.approx((-1, 0.01)),
+        "local flow ELBO": pytest.approx((-2, 0.08)),
+        "local full ELBO": pytest.approx((-3, 0.16)),
+        "local diagonal ELBO": pytest.approx((-4, 0.32)),
+        "amortised ELBO": pytest.approx((-5, 0.64)),
+    }
