@@ -392,3 +392,17 @@ def test_plain_trace_elbo_takes_a_flow():
     loss = Trace_ELBO().differentiable_loss(story.model, story.guide, x)
     torch.manual_seed(0)
     torch.testing.assert_close(loss / 6, ppvae.inference.elbo(story, x))
+
+
+@pytest.mark.parametrize("latent", [2, 3, 10])
+def test_codes_on_the_sphere_start_as_concentrated_as_there_are_dimensions(latent):
+    """Codes that start all but uniform say nothing, and learn nothing."""
+    q = guides.VonMisesFisher(nn.Identity())(torch.zeros(latent + 1))
+    assert q.concentration.item() == pytest.approx(math.log1p(math.exp(latent)))
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_every_dimension_of_a_flow_depends_on_every_noise(name):
+    """Transforms that all had one order would leave a dimension without the other's noise."""
+    q = make(name)(torch.randn(3).double())
+    assert (torch.autograd.functional.jacobian(q.dist.transform.inv, torch.zeros(2).double()) != 0).all()
