@@ -149,3 +149,13 @@ def test_simulated_data_are_draws_of_the_model():
         share = story.likelihood(story.prior().sample((20_000,))).mean.mean(0)
     error = (share * (1 - share) / 10_000).sqrt()
     assert ((x.mean(0) - share).abs() < 4 * error).all()
+
+
+def test_the_training_data_stand_in_for_samples():
+    """Precision is the share of training data among the test data, recall the share of test data among those."""
+    apart = torch.tensor([[0.0], [0.1], [0.2], [0.3], [50.0], [60.0]])  # a narrow group, and two far from it
+    test, train = apart, apart[torch.tensor([0, 1, 2, 3, 0, 1])] + 0.01
+    seen = data.Dataset(torch.cat([train, 0 * train]), None, test, None, None, None, digits().observation)
+    found = measure.completeness_of_training_data(seen)  # of as many as there are test data
+    assert found == metrics.completeness(test, train)
+    assert found == metrics.Completeness(precision=1.0, recall=pytest.approx(4 / 6))

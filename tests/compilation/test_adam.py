@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ppvae.compilation.adam import Adam
+from ppvae.compilation.adam import Adam, Operators
 
 
 def stepped(make, steps, change=None):
@@ -67,3 +67,26 @@ def test_a_closure_is_torchs_own_step():
 
     assert optimizer.step(closure) == 3
     assert torch.allclose(parameter, torch.full((2,), 0.9))
+
+
+@pytest.mark.parametrize("clip", [None, 0.5, 1e6])
+def test_its_operators_clip_as_torch_does(clip):
+    """A norm that is small enough is left alone: gradients are never stretched to the largest that they may have."""
+    torch.manual_seed(0)
+    parameters = [nn.Parameter(torch.randn(3, 2).double()), nn.Parameter(torch.randn(4).double())]
+    theirs = copy.deepcopy(parameters)
+    optimizer, other = Adam(parameters, lr=0.01), torch.optim.Adam(theirs, lr=0.01)
+    operators = Operators(optimizer, parameters, clip)
+    for _ in range(3):
+        gradients = [torch.randn_like(parameter) for parameter in parameters]
+        with torch.no_grad():
+            operators(parameters, gradients, operators.next())
+        for parameter, gradient in zip(theirs, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(theirs, clip)
+        other.step()
+    for one, two in zip(parameters, theirs, strict=True):
+        torch.testing.assert_close(one, two)
+        for name, kept in other.state[two].items():
+            torch.testing.assert_close(optimizer.state[one][name], kept)
