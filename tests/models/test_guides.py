@@ -406,3 +406,21 @@ def test_every_dimension_of_a_flow_depends_on_every_noise(name):
     """Transforms that all had one order would leave a dimension without the other's noise."""
     q = make(name)(torch.randn(3).double())
     assert (torch.autograd.functional.jacobian(q.dist.transform.inv, torch.zeros(2).double()) != 0).all()
+
+
+def test_the_components_of_a_mixture_start_apart():
+    """Those that started as one would stay so."""
+    assert len(guides.NormalMixture(nn.Identity(), latent=2, components=4)(torch.zeros(4 * 5)).loc.unique(dim=0)) == 4
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_flow_has_as_many_layers_as_are_asked_for(name):
+    build = partial(getattr(guides, name), nn.Identity(), 3, context=4)
+    assert [len(build(transforms=count).transforms) for count in (1, 3)] == [1, 3]
+    if name != "Sylvester":
+        layers = build(hidden=[5, 7]).transforms[0].hyper
+        assert [layer.out_features for layer in layers if hasattr(layer, "out_features")][:-1] == [5, 7]
+
+
+def test_the_temperature_of_a_relaxed_code_is_what_is_asked_for():
+    assert guides.GumbelSoftmax(nn.Identity(), temperature=0.3)(torch.zeros(3)).temperature == pytest.approx(0.3)

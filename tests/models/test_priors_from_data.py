@@ -145,3 +145,7 @@ def test_the_seed_of_a_fitted_prior_is_that_of_its_fit():
     fits = [priors.ex_post(codes, components=8, seed=seed).loc for seed in (0, 1, 2, 3, 0)]
     assert torch.equal(fits[0], fits[-1])
     assert not all(torch.allclose(fits[0], other, atol=1e-3) for other in fits[1:-1])
+
+
+def test_the_weights_of_a_vamp_prior_are_learned_only_where_they_are_asked_for():
+    assert [vamp(learned_weights=learned).prior.logits.requires_grad for learned in (False, True)] == [False, True]
