@@ -1,6 +1,7 @@
 """Gaps where they are known: linear-Gaussian stories in closed form, a banana by quadrature."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -135,4 +136,22 @@ def test_the_error_of_a_single_datum_is_that_of_the_two_figures_it_is_between(fa
         "local full ELBO": pytest.approx((-3, 0.16)),
         "local diagonal ELBO": pytest.approx((-4, 0.32)),
         "amortised ELBO": pytest.approx((-5, 0.64)),
+    }
+
+
+def test_what_training_data_have_more_of_is_positive_and_both_errors_count():
+    def of(log_p, elbo):
+        log_p, elbo = torch.tensor(log_p), torch.tensor(elbo)
+        columns = dict.fromkeys(COLUMNS, torch.ones(2))
+        evidence = Evidence(**columns | {"estimate": log_p, "elbo": elbo}, bound="exact", method="by hand")
+        return Gaps(evidence, evidence, evidence, evidence, replace(evidence, elbo=elbo - 1), "full")
+
+    train, test = of([4.0, 10.0], [3.0, 5.0]), of([1.0, 9.0], [0.0, 2.0])  # means 7 and 4, 5 and 1
+    rows = {row.name: (row.mean, row.error) for row in generalisation(train, test)}
+    assert rows == {
+        "log p(x)": pytest.approx((2.0, math.hypot(3, 4))),  # errors of half the difference of two data
+        "amortised ELBO": pytest.approx((3.0, math.hypot(1, 1))),
+        "approximation gap": pytest.approx((-1.0, math.hypot(2, 3))),
+        "amortisation gap": pytest.approx((0.0, 0.0)),
+        "inference gap": pytest.approx((-1.0, math.hypot(2, 3))),
     }
