@@ -308,3 +308,20 @@ def test_an_old_gradient_of_what_the_loss_does_not_reach_is_gone():
         gradients(torch.randn(4, 2), compiled=False)
         assert other.weight.grad is None
         assert net.weight.grad is not None
+
+
+def test_what_learns_has_a_graph_of_its_own():
+    net, x = nn.Linear(2, 1), torch.randn(4, 2)
+    gradients = Gradients(lambda x: net(x).square().mean(), net)
+    gradients(x, compiled=False)
+    net.weight.requires_grad_(False)
+    net.weight.grad = None
+    gradients.refresh()
+    gradients(x, compiled=False)
+    assert net.weight.grad is None
+    assert net.bias.grad is not None
+    assert len(gradients.graphs) == 2
+    net.zero_grad()
+    net.double()
+    gradients(x.double(), compiled=False)
+    assert len(gradients.graphs) == 3
