@@ -154,3 +154,9 @@ def test_no_scale_lies_below_the_floor_that_is_asked_for():
     outputs = torch.tensor([1.0, 2.0, -60.0, 0.0])  # two means, then what two scales are made of
     torch.testing.assert_close(likelihood(outputs).stddev, torch.tensor([0.25, 0.25 + math.log(2)]))
     assert likelihoods.HeteroscedasticNormal(nn.Identity())(outputs).stddev[0] == pytest.approx(0.01)
+
+
+def test_a_likelihood_of_two_outputs_starts_with_a_scale_of_its_own():
+    """The mean of x for every element, and 0 for what the scales are made of."""
+    x = torch.tensor([[1.0, 5.0], [3.0, 7.0]])
+    assert likelihoods.HeteroscedasticNormal(nn.Identity()).output_bias(x).tolist() == [2, 6, 0, 0]
