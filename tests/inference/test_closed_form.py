@@ -234,3 +234,11 @@ def test_a_density_that_falls_faster_than_a_quadratic_is_refused():
     story = one_latent(prior, lambda z: dist.Normal(z + z**3 / 2, 1.0), lambda x: dist.Normal(x, 1.0))
     with pytest.raises(ValueError, match="quadratic"):
         exact(story, number([0.0]))
+
+
+def test_a_density_that_is_a_quadratic_near_its_mode_alone_is_refused():
+    """Its tails begin beyond two standard deviations."""
+    prior = dist.Normal(number(0.0), 1.0)
+    story = one_latent(prior, lambda z: dist.Normal((z.abs() - 2).clamp_min(0), 1.0), lambda x: dist.Normal(x, 1.0))
+    with pytest.raises(ValueError, match="quadratic"):
+        exact(story, number([0.0]))
