@@ -104,7 +104,11 @@ def test_a_seed_gives_the_same_draws_again_and_another_gives_others(name):
         assert not torch.allclose(one, another, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["refined_sampling", "flow_sampling", "local_normal", "local_flow", "gaps"])
+ASCENTS = ["refined_sampling", "flow_sampling", "local_normal", "local_flow", "gaps"]
+ASCENTS += [f"infer {method}" for method in ("semi-amortised", "local diagonal", "local full", "local flow")]
+
+
+@pytest.mark.parametrize("name", ASCENTS)
 def test_the_seed_is_that_of_every_ascent_too(name, monkeypatch):
     """Where a figure has draws of its own beside the fit, a fit that ignored the seed would not be seen in it."""
     seeds = []
