@@ -25,7 +25,7 @@ from ppvae.inference import (
     refined_sampling,
     upper_bound,
 )
-from ppvae.inference.calibration import simulate
+from ppvae.inference.calibration import RANKED, rank, simulate
 from ppvae.inference.importance import draws
 from ppvae.inference.leaderboard import SLOW, Reference
 from ppvae.inference.posteriors import METHODS
@@ -42,7 +42,8 @@ MODULES = [importlib.import_module(f"ppvae.inference.{name}") for name in ("loca
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    """A flow begins at a Normal of few steps."""
+    """A flow begins at a Normal of few steps, and a pilot of annealing settles in two."""
+    monkeypatch.setattr("ppvae.inference.annealing.SETTLING", 2)
     monkeypatch.setattr(MODULES[1], "local_normal", partial(local_normal, steps=3))
 
 
@@ -121,3 +122,18 @@ def test_the_seed_is_that_of_every_ascent_too(name, monkeypatch):
         monkeypatch.setattr(module, "ascend", spied)
     SEEDED[name](LinearGaussian().data(2), 5)
     assert set(seeds) == {5}
+
+
+def test_the_seed_of_simulated_data_is_that_of_what_is_inferred_from_them_too():
+    """Where another seed means other data, that it is ignored further on would not be seen in the figures."""
+    x, few = LinearGaussian().data(2), {"seed": 5, "progress": False}
+    made, u = simulate(STORY, x, 20, 5)
+    found = calibration(STORY, x, "amortised", 20, 50, **few)
+    assert torch.equal(found.ranks, rank(infer(STORY, made, "amortised", 50, **few).draws, u).ranks)
+    against = Reference(x[:, :2], x[:, :2].exp(), x[:, :2].exp(), 0 * x[:, :2] + 1, x[None, :, :2])
+    (entry,) = leaderboard(STORY, x, x[:, 0], against, ["amortised"], 25, 20, **few)
+    found = calibration(STORY, x, "amortised", 20, 4 * RANKED, **few)
+    assert torch.equal(entry.calibration.ranks, found.ranks)
+    short = {"particles": 8, "distributions": 2, "leapfrog": 1} | few
+    sandwich = bidirectional(STORY, x, **short)
+    assert torch.equal(sandwich.lower.estimate, annealed(STORY, sandwich.x, **short).estimate)
