@@ -336,6 +336,16 @@ def test_dynamic_pixels_are_drawn_at_every_pass(digits):
     assert described(data) == Observation("digits", "binary", (1, 8, 8), maximum=1, binarisation="dynamic", classes=10)
 
 
+def test_training_data_are_drawn_once_by_a_seed():
+    data = load("digits", binarisation="dynamic")
+    first, again, other = (data.drawn(seed) for seed in (0, 0, 1))
+    assert first.resample is None
+    assert first.drawn(1) is first
+    assert torch.equal(first.train, again.train)
+    assert not torch.equal(first.train, other.train)
+    assert torch.equal(first.test, other.test)
+
+
 def test_dynamic_valid_and_test_are_fixed(digits):
     data, again, other = (load("digits", binarisation="dynamic", seed=seed) for seed in (0, 0, 1))
     for part in ("valid", "test"):

@@ -128,3 +128,11 @@ def test_two_layers_with_a_wider_guide_average_to_the_evidence():
     w = (log_w - two.log_evidence(x)).exp()
     assert ((w.mean(0) - 1).abs() < 4 * w.std(0) / 100_000**0.5).all()
     assert (log_mean_exp(log_w) - two.log_evidence(x)).abs().max() < 0.05
+
+
+def test_another_seed_is_another_story():
+    for make in (LinearGaussian, TwoLayers):
+        one, again, other = make(seed=0), make(seed=0), make(seed=1)
+        for name in ("weight", "bias"):
+            assert torch.equal(getattr(one, name), getattr(again, name))
+            assert not torch.equal(getattr(one, name), getattr(other, name))

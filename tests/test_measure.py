@@ -1,6 +1,7 @@
 """What is measured of a story, against the measures by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from ppvae import data, measure, metrics
 from ppvae.inference.codes import codes, decode, reconstruct, simulate
+from ppvae.inference.weights import latent_densities
 from ppvae.models import PCA, VAE, assemble, guides, likelihoods, priors, stories
 
 LATENT = 3
@@ -149,3 +151,83 @@ def test_simulated_data_are_draws_of_the_model():
         share = story.likelihood(story.prior().sample((20_000,))).mean.mean(0)
     error = (share * (1 - share) / 10_000).sqrt()
     assert ((x.mean(0) - share).abs() < 4 * error).all()
+
+
+def test_precision_is_of_the_samples_and_recall_of_the_data(monkeypatch):
+    """Samples that are half of the test data lie among them, and do not reach the other half."""
+    seen = digits()
+    samples = seen.test[:30].repeat(2, 1)
+    monkeypatch.setattr(measure, "simulate", lambda story, batch: samples)
+    found = measure.regularity(story_of(), seen)
+    assert (found["precision"], found["recall"]) == metrics.completeness(seen.test, samples)
+    assert found["precision"] == 1
+    assert 0.5 <= found["recall"] < 1
+
+
+APART = torch.tensor([[0.0], [0.1], [0.2], [0.3], [50.0], [60.0]])  # a narrow group, and two far from it
+
+
+def narrow(**options):
+    """Training data of the narrow group alone, and more that are far from all: as many count as there are test data."""
+    train = torch.cat([APART[[0, 1, 2, 3, 0, 1]] + 0.01, torch.full((4, 1), 1e3)])
+    return data.Dataset(train, train, APART, None, None, None, **{"observation": digits().observation} | options)
+
+
+def test_the_training_data_stand_in_for_samples():
+    """Precision is the share of training data among the test data, recall the share of test data among those."""
+    found = measure.completeness_of_training_data(narrow())
+    assert found == metrics.Completeness(precision=1.0, recall=4 / 6)
+
+
+def test_the_training_data_are_taken_as_they_are_seen():
+    """Where values are drawn afresh, drawn once; and not at all where values are missing or the data are few."""
+    found = measure.completeness_of_training_data(narrow(resample=lambda x: x + 500))
+    assert found == metrics.Completeness(precision=0.0, recall=0.0)
+    seen = narrow()
+    missing = replace(seen, observation=replace(seen.observation, missing=True))
+    for few in (missing, replace(seen, train=seen.train[:3]), replace(seen, test=seen.test[:3])):
+        assert measure.completeness_of_training_data(few) is None
+
+
+def test_labels_are_told_from_the_codes_of_training_data():
+    story, seen = story_of(), digits()
+    by_hand = codes(story, seen.train), seen.train_labels, codes(story, seen.test), seen.test_labels
+    found = measure.representation(story, seen)
+    assert found["neighbour"] == metrics.neighbour_accuracy(*by_hand)
+    assert found["probe"] == metrics.probe_accuracy(*by_hand)
+
+
+def test_a_reconstruction_is_compared_on_a_scale_from_0_to_1():
+    story, seen = story_of(), digits()
+    wide = replace(seen, observation=replace(seen.observation, contrast=4.0))
+    found, by_four = (measure.representation(story, one)["reconstruction"] for one in (seen, wide))
+    assert found == pytest.approx(metrics.reconstruction_error(seen.test, reconstruct(story, seen.test)))
+    assert by_four == pytest.approx(found / 16)
+
+
+def test_the_two_parts_of_the_divergence_keep_their_names(monkeypatch):
+    """Of the very draws and the first so many data, by hand."""
+    monkeypatch.setattr(measure, "PAIRED", 40)
+    story, seen = story_of(), digits(60)
+    torch.manual_seed(0)
+    log_q, log_p = latent_densities(story, (seen.test[:40],))
+    found = measure.representation(story, seen)
+    assert found["mutual_information"] == metrics.mutual_information(log_q).value
+    assert found["aggregate_gap"] == metrics.aggregate_gap(log_q, log_p).value
+
+
+@pytest.mark.parametrize("name", ["conditional", "semi_supervised"])
+def test_a_code_that_was_told_its_label_says_nothing_of_it(name):
+    """A story that takes labels is told none; one that cannot do without has no accuracies."""
+    parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    torch.manual_seed(0)
+    story = assemble(*parts, shape=(1, 8, 8), latent=LATENT, classes=10, story=getattr(stories, name)).eval()
+    seen, found = digits(), measure.representation(story, digits())
+    if name == "conditional":
+        assert math.isnan(found["neighbour"])
+        assert math.isnan(found["probe"])
+    else:
+        none = [(x, torch.full((len(x),), -1)) for x in (seen.train, seen.test)]
+        by_hand = codes(story, none[0]), seen.train_labels, codes(story, none[1]), seen.test_labels
+        assert found["neighbour"] == metrics.neighbour_accuracy(*by_hand)
+        assert found["probe"] == metrics.probe_accuracy(*by_hand)

@@ -409,3 +409,10 @@ def test_completeness_takes_the_first_rows_and_leaves_none_out_of_many():
 def test_completeness_says_what_it_needs(data, samples, neighbours, rule):
     with pytest.raises(ValueError, match=f"^{rule}$"):
         metrics.completeness(data, samples, neighbours)
+
+
+def test_a_unit_is_active_above_the_threshold_that_is_asked_for():
+    codes = torch.tensor([[-1.0, -3.0], [1.0, 3.0]])  # variances of 1 and 9
+    assert [metrics.active_units(codes, threshold=threshold) for threshold in (0.5, 2.0, 10.0)] == [2, 1, 0]
+    assert metrics.active_units(codes, torch.tensor([1.0, 9.0]), threshold=0.9) == 2
+    assert metrics.active_units(codes, torch.tensor([9.0, 1.0]), threshold=0.9) == 1

@@ -296,3 +296,32 @@ def test_the_compiled_step_is_the_eager_step(dtype, parts, objectives_):
         return first(story.story, batch) + second(story.users, (torch.cat([batch[0], batch[0][:, :1]], -1),))
 
     assert_agree(Several(**parts), objective, (torch.randn(6, 2),), dtype, compiled=True, steps=3)
+
+
+def test_an_old_gradient_of_what_the_loss_does_not_reach_is_gone():
+    """An optimiser would go on moving it."""
+    net, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    both = nn.ModuleList([net, other])
+    gradients = Gradients(lambda x: net(x).square().mean(), both)
+    for _ in range(2):  # traced, and replayed
+        other.weight.grad = torch.ones(1, 2)
+        gradients(torch.randn(4, 2), compiled=False)
+        assert other.weight.grad is None
+        assert net.weight.grad is not None
+
+
+def test_what_learns_has_a_graph_of_its_own():
+    net, x = nn.Linear(2, 1), torch.randn(4, 2)
+    gradients = Gradients(lambda x: net(x).square().mean(), net)
+    gradients(x, compiled=False)
+    net.weight.requires_grad_(False)
+    net.weight.grad = None
+    gradients.refresh()
+    gradients(x, compiled=False)
+    assert net.weight.grad is None
+    assert net.bias.grad is not None
+    assert len(gradients.graphs) == 2
+    net.zero_grad()
+    net.double()
+    gradients(x.double(), compiled=False)
+    assert len(gradients.graphs) == 3

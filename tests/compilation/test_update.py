@@ -131,3 +131,21 @@ def test_another_optimiser_is_called():
     Gradients(net, net, update=update)(x)
     eager(before, before, (x,))
     torch.testing.assert_close(net.last.weight, before.last.weight - 0.1 * before.last.weight.grad)
+
+
+@pytest.mark.parametrize("setting", [{"betas": (0.5, 0.7)}, {"eps": 0.1}, {"weight_decay": 0.1}, {"maximize": True}])
+def test_a_constant_of_the_graph_that_changes_asks_for_another(setting):
+    _, optimizer, update = made(torch.float32)
+    before = update.settings()
+    optimizer.param_groups[0]["lr"] = 0.5  # no constant
+    assert update.settings() == before
+    optimizer.param_groups[0].update(setting)
+    assert update.settings() != before
+
+
+def test_operators_are_of_what_is_reached_and_clip_as_asked():
+    net, _, update = made(torch.float32, clip=0.3)
+    reached = [net.last.weight, net.last.bias]
+    operators = update.operators(reached)
+    assert operators.clip == 0.3
+    assert [part.shape for part in operators.inputs[2:]] == [p.shape for p in reached] * 2  # first and second moments

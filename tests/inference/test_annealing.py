@@ -286,3 +286,27 @@ def test_options_out_of_range_are_refused(option, message):
     for estimator in (annealed, bidirectional):
         with pytest.raises(ValueError, match=message):
             estimator(known.story(), known.data(2), progress=False, **option)
+
+
+@pytest.mark.parametrize("start", ["guide", "prior"])
+def test_the_chains_that_count_are_not_the_pilots(start, monkeypatch):
+    """Nor do they share their noise: step sizes tuned on the very chains that they move would bias the estimate."""
+    moved, streams, plain = [], [], annealing.transition
+
+    def spied(log_density, u, step, scale, noise, leapfrog):
+        moved.append(u.clone())
+        streams.append(noise.generators[0].initial_seed())
+        return plain(log_density, u, step, scale, noise, leapfrog)
+
+    monkeypatch.setattr(annealing, "transition", spied)
+    known, tuning = LinearGaussian(), annealing.SETTLING + 2
+    bidirectional(known.story(widen=1.5), torch.zeros(2, 5).double(), 4, 3, start, leapfrog=1, progress=False)
+    ways = {"pilot": 0, "forward": tuning, "pilot again": tuning + 2, "back": 2 * tuning + 2}
+    first = {way: moved[at] for way, at in ways.items()}
+    assert len(moved) == 2 * tuning + 4
+    assert not torch.isin(first["pilot"], first["forward"]).any()
+    assert torch.equal(first["pilot"], first["pilot again"])  # the same step sizes, forward and back
+    seeds = {way: set(streams[at : at + 2]) for way, at in ways.items()}
+    assert seeds["pilot"] == seeds["pilot again"]
+    assert [len(seeds[way]) for way in ways] == [1, 1, 1, 1]
+    assert len(seeds["pilot"] | seeds["forward"] | seeds["back"]) == 3

@@ -101,3 +101,28 @@ def test_what_cannot_be_traced_is_weighed_as_it_is(monkeypatch):
     found = importance(story, x, 50, progress=False)  # neither an error nor a word
     assert found.estimate.isfinite().all()
     torch.testing.assert_close(found.rows(slice(3, 4)).estimate, importance(story, x[3:4], 50, progress=False).estimate)
+
+
+def test_the_final_draws_are_not_the_pilots():
+    """Draws that decided how many there should be, used again, would bias the figure: every block has new ones."""
+    drawn = []
+
+    def weigh(story, datum, particles):
+        drawn.append(torch.randn(particles, 1).double())
+        return drawn[-1]
+
+    estimate(small_story(), (torch.ones(1, 5),), weigh, Budget(128, target_error=1.0), 0, False, "by hand")
+    pilot, final = drawn[2:]  # after two of a few, by which the memory is told
+    assert len(pilot) == len(final) == 128
+    assert not torch.isin(pilot, final).any()
+
+
+def test_two_pilots_of_one_size_draw_anew(monkeypatch):
+    """And no stream of a datum is begun twice."""
+    begun, begin = [], blocks.begin_stream
+    monkeypatch.setattr(blocks, "begin_stream", lambda key, label: begun.append((key, label)) or begin(key, label))
+    known = LinearGaussian()
+    options = {"target_error": 0.03, "max_particles": 5000, "progress": False}
+    importance(known.story(widen=2.0), known.data(2), 4, **options)
+    assert sum("pilot 1 " in label for _, label in begun) >= 2  # there were several pilots
+    assert len(set(begun)) == len(begun)

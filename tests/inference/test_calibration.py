@@ -7,7 +7,7 @@ from scipy import stats
 from stories import fingerprint
 
 from ppvae.inference import calibration
-from ppvae.inference.calibration import rank, uniform_p_value
+from ppvae.inference.calibration import Calibration, rank, uniform_p_value
 from ppvae.known import LinearGaussian
 
 
@@ -60,3 +60,24 @@ def test_it_changes_nothing_and_comes_again():
     assert torch.equal(one.ranks, calibration(story, x, "amortised", 40, 99, progress=False).ranks)
     with pytest.raises(ValueError, match="at least 20 simulations, got 19"):
         calibration(story, x, "amortised", 19, progress=False)
+
+
+def test_of_many_draws_evenly_spread_ones_are_ranked_among():
+    """Neighbours of a Markov chain are alike: every third of 295 is taken, from the first to the last."""
+    found = rank(torch.arange(295.0).reshape(295, 1, 1), torch.tensor([[-0.5], [0.5], [149.0], [293.5], [294.5]]))
+    assert found.draws == 99
+    assert found.ranks[:, 0].tolist() == [0, 1, 50, 98, 99]
+
+
+def test_bins_hold_five_data_or_more():
+    """Fewer, and Pearson's statistic has not its distribution; of too few data for two bins nothing is said."""
+    ranks = torch.randint(100, (40, 3))
+    counts = torch.stack([torch.histc(column.double(), 5, 0, 100) for column in ranks.T])
+    expected = [stats.chisquare(row.numpy()).pvalue for row in counts]
+    assert uniform_p_value(ranks, 99).tolist() == pytest.approx(expected)
+    assert uniform_p_value(ranks[:9], 99).isnan().all()
+
+
+def test_the_worst_dimension_is_judged_by_how_many_were_looked_at():
+    assert Calibration(torch.zeros(1, 3), 99, torch.tensor([0.3, 0.02, 0.9])).worst == pytest.approx(0.06)
+    assert Calibration(torch.zeros(1, 3), 99, torch.tensor([0.5, 0.8, 0.9])).worst == 1

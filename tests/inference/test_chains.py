@@ -154,3 +154,31 @@ def test_a_flat_prior_has_nowhere_to_start():
     story = VAE(priors.Flat(2), likelihoods.Normal(nn.Linear(2, 5)), guides.DiagonalNormal(nn.Linear(5, 4)))
     with pytest.raises(ValueError, match="needs a proper prior"):
         hmc(story, torch.zeros(3, 5), progress=False)
+
+
+def test_where_x_tells_nothing_chains_start_at_draws_from_the_prior():
+    """Its density has no say twice: picked by p(x, z) instead of p(x | z), starts would have half the variance."""
+    prior = dist.Normal(number(0.0), 1.0)
+    story = one_latent(prior, lambda z: dist.Normal(0 * z, 1.0), lambda x: dist.Normal(0 * x, 0.1))
+    x = torch.zeros(20).double()
+    first = chains.starts(story, (x,), unconstrain(story, (x,), "HMC"), keys((x,), 0), 128)[64:, :, 0]
+    error = ((2 / chains.PICKED_FROM + 2 / 64) / 20) ** 0.5  # of the draws, and of picking among them
+    assert abs(first.square().mean() - 1) < 5 * error < 0.25
+
+
+def test_trajectories_differ_in_length_and_scales_are_tuned_once(monkeypatch):
+    """Those of one length may all end where they began; scales that followed the chains would bias them."""
+    lengths, scales, plain = [], [], chains.transition
+
+    def spied(log_density, u, step, scale, noise, leapfrog):
+        lengths.append(leapfrog)
+        scales.append(scale.clone())
+        return plain(log_density, u, step, scale, noise, leapfrog)
+
+    monkeypatch.setattr(chains, "transition", spied)
+    known = LinearGaussian()
+    hmc(known.story(), known.data(1), draws=30, warm_up=30, leapfrog=3, progress=False)
+    assert set(lengths) == {1, 2, 3}
+    assert all((scale == 1).all() for scale in scales[:21])
+    assert all(torch.equal(scale, scales[21]) for scale in scales[22:])
+    assert not (scales[21] == 1).any()

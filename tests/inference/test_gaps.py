@@ -1,6 +1,7 @@
 """Gaps where they are known: linear-Gaussian stories in closed form, a banana by quadrature."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from stories import fingerprint
 from test_local import correlated
 
 from ppvae.inference import gaps, generalisation
-from ppvae.inference.gaps import Difference, family_of, paired
+from ppvae.inference.evidence import COLUMNS, Evidence
+from ppvae.inference.gaps import Difference, Gaps, family_of, paired
 from ppvae.known import LinearGaussian
 from ppvae.models import VAE, assemble, guides, likelihoods, priors
 
@@ -102,3 +104,54 @@ def test_options_out_of_range_are_refused(option, message):
     known = LinearGaussian()
     with pytest.raises(ValueError, match=message):
         gaps(known.story(), known.data(2), progress=False, **option)
+
+
+def by_hand(estimate, elbo, error, elbo_error):
+    """The evidence of one datum."""
+    known = {"estimate": estimate, "elbo": elbo, "standard_error": error, "elbo_standard_error": elbo_error}
+    columns = {name: torch.tensor([known.get(name, 100.0)]) for name in COLUMNS}
+    return Evidence(**columns, bound="stochastic lower bound", method="by hand")
+
+
+@pytest.mark.parametrize(("family", "best"), [("diagonal", 0.32), ("full", 0.16), ("flow", 0.08)])
+def test_the_error_of_a_single_datum_is_that_of_the_two_figures_it_is_between(family, best):
+    """Each error a power of two, so that no pair can stand for another."""
+    log_p, guide = by_hand(-1.0, -9.0, 0.01, 0.02), by_hand(-9.0, -5.0, 9.0, 0.64)
+    flow, full, diagonal = by_hand(-9.0, -2.0, 9.0, 0.08), by_hand(-9.0, -3.0, 9.0, 0.16), by_hand(-9, -4.0, 9.0, 0.32)
+    found = Gaps(log_p, flow, full, diagonal, guide, family)
+    elbo = {"diagonal": -4.0, "full": -3.0, "flow": -2.0}[family]
+    expected = {
+        "approximation gap": (-1 - elbo, math.hypot(0.01, best)),
+        "amortisation gap": (elbo + 5, math.hypot(best, 0.64)),
+        "inference gap": (4.0, math.hypot(0.01, 0.64)),
+        "beyond a local flow": (1.0, math.hypot(0.01, 0.08)),
+    }
+    assert {gap.name: (gap.mean, gap.error) for gap in found.summary()} == {
+        name: pytest.approx(pair, rel=1e-5) for name, pair in expected.items()
+    }
+    levels = {level.name: (level.mean, level.error) for level in found.levels()}
+    assert levels == {
+        "log p(x)": pytest.approx((-1, 0.01)),
+        "local flow ELBO": pytest.approx((-2, 0.08)),
+        "local full ELBO": pytest.approx((-3, 0.16)),
+        "local diagonal ELBO": pytest.approx((-4, 0.32)),
+        "amortised ELBO": pytest.approx((-5, 0.64)),
+    }
+
+
+def test_what_training_data_have_more_of_is_positive_and_both_errors_count():
+    def of(log_p, elbo):
+        log_p, elbo = torch.tensor(log_p), torch.tensor(elbo)
+        columns = dict.fromkeys(COLUMNS, torch.ones(2))
+        evidence = Evidence(**columns | {"estimate": log_p, "elbo": elbo}, bound="exact", method="by hand")
+        return Gaps(evidence, evidence, evidence, evidence, replace(evidence, elbo=elbo - 1), "full")
+
+    train, test = of([4.0, 10.0], [3.0, 5.0]), of([1.0, 9.0], [0.0, 2.0])  # means 7 and 4, 5 and 1
+    rows = {row.name: (row.mean, row.error) for row in generalisation(train, test)}
+    assert rows == {
+        "log p(x)": pytest.approx((2.0, math.hypot(3, 4))),  # errors of half the difference of two data
+        "amortised ELBO": pytest.approx((3.0, math.hypot(1, 1))),
+        "approximation gap": pytest.approx((-1.0, math.hypot(2, 3))),
+        "amortisation gap": pytest.approx((0.0, 0.0)),
+        "inference gap": pytest.approx((-1.0, math.hypot(2, 3))),
+    }

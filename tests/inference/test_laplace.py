@@ -190,6 +190,7 @@ def test_a_figure_is_of_its_datum_alone():
     together = laplace_sampling(blind(known), x, particles=100).estimate
     apart = torch.cat([laplace_sampling(blind(known), row, particles=100).estimate for row in x.flip(0).split(2)])
     torch.testing.assert_close(together.flip(0), apart, atol=1e-9, rtol=0)
+    assert not torch.allclose(laplace_sampling(blind(known), x, particles=100, seed=1).estimate, together, atol=1e-3)
 
 
 def test_nothing_is_changed():
@@ -316,3 +317,24 @@ def test_the_evidence_by_its_formula_of_what_is_observed_and_of_a_held_site():
     story.prior = priors.Flat(2)
     with pytest.raises(ValueError, match="evidence needs a proper prior"):
         laplace_evidence(story, x)
+
+
+@pytest.mark.parametrize("widening", [1.3, 2.0])
+def test_the_proposal_is_as_wide_as_it_is_asked_to_be(widening):
+    known = LinearGaussian()
+    x = known.data(4)
+    options = {} if widening == 1.3 else {"widening": widening}
+    evidence = laplace_sampling(blind(known), x, 2000, progress=False, **options)
+    gap = known.log_evidence(x) - known.gap(widening, 0.0) - evidence.elbo
+    assert (gap.abs() < 5 * evidence.elbo_standard_error).all()
+    assert evidence.elbo_standard_error.max() < 0.1 * known.gap(widening, 0.0)
+
+
+def test_as_many_steps_are_taken_as_are_asked_for():
+    """One finds the mode of a quadratic, and none leaves the approximation at the code."""
+    known = LinearGaussian()
+    x, story = known.data(3), blind(known)
+    for steps in (0, 1):
+        off = laplace_evidence(story, x, steps, progress=False).estimate - known.log_evidence(x)
+        sampled = laplace_sampling(story, x, 50, widening=1.0, steps=steps, progress=False)
+        assert bool((off.abs() < 1e-6).all()) == bool((sampled.standard_error < 1e-6).all()) == (steps == 1)

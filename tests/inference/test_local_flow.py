@@ -1,5 +1,7 @@
 """A flow of its own for every datum, and importance sampling from it."""
 
+import importlib
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -11,6 +13,8 @@ from torch.autograd.functional import jacobian
 from ppvae.inference import flow_sampling, local_flow, local_normal, log_joint
 from ppvae.inference.local_flow import LocalFlow
 from ppvae.known import LinearGaussian
+
+module = importlib.import_module("ppvae.inference.local_flow")  # its function has the same name
 
 
 def some_flow(size, batch=3, couplings=3):
@@ -153,3 +157,28 @@ def test_options_out_of_range_are_refused(option):
         local_flow(known.story(), known.data(2), progress=False, **{option: 0})
     with pytest.raises(ValueError, match="particles should be at least 1, got 0"):
         flow_sampling(known.story(), known.data(2), 0, progress=False)
+
+
+def test_couplings_take_turns():
+    """Couplings that all shifted one half by the other would leave that other as it is."""
+    flow, noise = some_flow(2, couplings=2), torch.randn(1, 3, 2).double()
+    of_one = jacobian(lambda e: flow.rsample(e)[0], noise)[0, :, :, 0]  # (3, size, 3, size)
+    assert all((of_one[row, :, row] != 0).all() for row in range(3))
+
+
+def test_the_normal_beside_a_flow_is_wider_than_it_was_fitted(monkeypatch):
+    """The safe side: a tail that both cut off would be missed."""
+    known, used = LinearGaussian(), []
+
+    class Spied(torch.distributions.MultivariateNormal):
+        def __init__(self, loc, scale_tril, validate_args):
+            used.append(scale_tril)
+            super().__init__(loc, scale_tril=scale_tril, validate_args=validate_args)
+
+    x, story = known.data(1), known.story()
+    normal = local_normal(story, x, 3, progress=False)
+    flow = local_flow(story, x, 3, start=normal, progress=False)
+    monkeypatch.setattr(module, "MultivariateNormal", Spied)
+    module.mixture_sampling(story, (x,), flow, normal, module.Budget(25), 0, False)
+    assert used
+    assert all(torch.equal(scale_tril, 1.2 * normal.scale_tril) for scale_tril in used)

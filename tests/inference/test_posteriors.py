@@ -10,8 +10,12 @@ from test_local import correlated
 from torch import nn
 
 from ppvae.inference import calibration, effective_draws, gaps, hmc, infer, leaderboard, reference
+from ppvae.inference.calibration import Calibration
+from ppvae.inference.evidence import Evidence
+from ppvae.inference.gaps import Difference
 from ppvae.inference.importance import Budget, estimate
-from ppvae.inference.posteriors import METHODS
+from ppvae.inference.leaderboard import Measured, Reference, moment_errors
+from ppvae.inference.posteriors import METHODS, Posterior
 from ppvae.known import Enumerable, LinearGaussian
 from ppvae.models import Autoencoder
 
@@ -194,3 +198,58 @@ def test_what_cannot_be_inferred_is_refused_in_a_line_that_names_the_site():
         infer(exact_story, x, "hmc", 7)
     with pytest.raises(ValueError, match=r"methods should be of amortised, .* got guess"):
         next(leaderboard(exact_story, x, x[:, 0], None, ["guess"]))
+
+
+def test_the_reference_draws_from_streams_of_its_own():
+    """Chains that a method shares with what it is held against would agree with it whatever they find."""
+    known = LinearGaussian()
+    x, story = known.data(2), known.story()
+    against, ours = reference(story, x, 4, 2, progress=False), hmc(story, x, 4, 2, progress=False)
+    assert not torch.isin(against.draws, ours.u).any()
+
+
+def test_every_figure_of_an_entry_stands_under_its_own_name():
+    """By hand, of three data and two dimensions."""
+    mean_error, log_variance_error = torch.tensor([[3.0, 1], [1, 1], [2, 2]]), torch.tensor([[-4.0, 2], [2, 2], [2, 2]])
+    posterior = Posterior(
+        torch.zeros(8, 3, 2), torch.zeros(3, 2), torch.ones(3, 2), None, r_hat=torch.tensor([1.0, 1.5]), seconds=6.0
+    )
+    columns = {
+        "estimate": torch.tensor([-1.0, -2, -3]),
+        "standard_error": torch.ones(3),
+        "ess": torch.ones(3),
+        "pareto_k": torch.tensor([0.1, 0.2, 0.9]),
+        "elbo": torch.tensor([-4.0, -5, -6]),
+        "elbo_standard_error": torch.ones(3),
+        "particles": torch.full((3,), 100),
+    }
+    evidence = Evidence(**columns, bound="stochastic lower bound", method="by hand")
+    ranked = Calibration(torch.zeros(3, 2), 99, torch.tensor([0.3, 0.04]))
+    entry = Measured("mine", posterior, evidence, mean_error, log_variance_error, ranked, Difference("gap", 3.0, 0.5))
+    assert entry.summary() == {
+        "method": "mine",
+        "data": 3,
+        "elbo": -5.0,
+        "gap": 3.0,
+        "gap_error": 0.5,
+        "resolved": True,
+        "log_p": -2.0,
+        "pareto_k_above_0.7": pytest.approx(1 / 3),
+        "mean_error": pytest.approx((20 / 6) ** 0.5),
+        "log_variance_bias": 1.0,
+        "log_variance_error": pytest.approx(6**0.5),
+        "calibration_p": pytest.approx(0.08),  # of two looks
+        "r_hat": 1.5,
+        "milliseconds": 2000.0,  # per datum
+    }
+
+
+def test_errors_of_moments_are_in_the_references_deviations():
+    found = Posterior(torch.zeros(8, 2, 1), torch.tensor([[3.0], [0.0]]), torch.tensor([[8.0], [1.0]]), None)
+    mixed = torch.tensor([[1.0], [1.2]])  # the second datum has not
+    against = Reference(torch.tensor([[1.0], [0.0]]), torch.tensor([[4.0], [1.0]]), mixed, mixed, torch.zeros(8, 2, 1))
+    mean, log_variance = moment_errors(found, against)
+    assert mean[0].item() == 1.0
+    assert log_variance[0].item() == pytest.approx(torch.tensor(2.0).log().item())
+    assert mean[1].isnan()
+    assert log_variance[1].isnan()

@@ -392,3 +392,35 @@ def test_plain_trace_elbo_takes_a_flow():
     loss = Trace_ELBO().differentiable_loss(story.model, story.guide, x)
     torch.manual_seed(0)
     torch.testing.assert_close(loss / 6, ppvae.inference.elbo(story, x))
+
+
+@pytest.mark.parametrize("latent", [2, 3, 10])
+def test_codes_on_the_sphere_start_as_concentrated_as_there_are_dimensions(latent):
+    """Codes that start all but uniform say nothing, and learn nothing."""
+    q = guides.VonMisesFisher(nn.Identity())(torch.zeros(latent + 1))
+    assert q.concentration.item() == pytest.approx(math.log1p(math.exp(latent)))
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_every_dimension_of_a_flow_depends_on_every_noise(name):
+    """Transforms that all had one order would leave a dimension without the other's noise."""
+    q = make(name)(torch.randn(3).double())
+    assert (torch.autograd.functional.jacobian(q.dist.transform.inv, torch.zeros(2).double()) != 0).all()
+
+
+def test_the_components_of_a_mixture_start_apart():
+    """Those that started as one would stay so."""
+    assert len(guides.NormalMixture(nn.Identity(), latent=2, components=4)(torch.zeros(4 * 5)).loc.unique(dim=0)) == 4
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_flow_has_as_many_layers_as_are_asked_for(name):
+    build = partial(getattr(guides, name), nn.Identity(), 3, context=4)
+    assert [len(build(transforms=count).transforms) for count in (1, 3)] == [1, 3]
+    if name != "Sylvester":
+        layers = build(hidden=[5, 7]).transforms[0].hyper
+        assert [layer.out_features for layer in layers if hasattr(layer, "out_features")][:-1] == [5, 7]
+
+
+def test_the_temperature_of_a_relaxed_code_is_what_is_asked_for():
+    assert guides.GumbelSoftmax(nn.Identity(), temperature=0.3)(torch.zeros(3)).temperature == pytest.approx(0.3)

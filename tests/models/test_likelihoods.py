@@ -11,6 +11,7 @@ from cases import LIKELIHOODS
 from torch import nn
 
 from ppvae import networks
+from ppvae.models import likelihoods
 from ppvae.models.missing import observed
 
 T = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000  # midpoints of cells of (0, 1)
@@ -146,3 +147,16 @@ class TestLikelihoods:
         assert torch.equal(p.mean, likelihood(z).mean)
         assert p.sample().shape == (4, 6, 2)
         assert p.support.is_discrete == likelihood(z).support.is_discrete
+
+
+def test_no_scale_lies_below_the_floor_that_is_asked_for():
+    likelihood = likelihoods.HeteroscedasticNormal(nn.Identity(), floor=0.25)
+    outputs = torch.tensor([1.0, 2.0, -60.0, 0.0])  # two means, then what two scales are made of
+    torch.testing.assert_close(likelihood(outputs).stddev, torch.tensor([0.25, 0.25 + math.log(2)]))
+    assert likelihoods.HeteroscedasticNormal(nn.Identity())(outputs).stddev[0] == pytest.approx(0.01)
+
+
+def test_a_likelihood_of_two_outputs_starts_with_a_scale_of_its_own():
+    """The mean of x for every element, and 0 for what the scales are made of."""
+    x = torch.tensor([[1.0, 5.0], [3.0, 7.0]])
+    assert likelihoods.HeteroscedasticNormal(nn.Identity()).output_bias(x).tolist() == [2, 6, 0, 0]

@@ -220,3 +220,12 @@ class TestLibrary:
         make = partial(likelihoods.ZeroInflatedNegativeBinomial, library=True)
         story = assemble(priors.StandardNormal, make, guides.DiagonalNormal, shape=(3,), latent=2)
         assert log_weights(story, self.batch()).isfinite().all()
+
+
+def test_in_training_a_variance_is_that_of_what_is_observed():
+    """A likelihood that is fitted to what it scores is told the mask: what is missing has no part in its variance."""
+    likelihood, mask = likelihoods.OptimalNormal(nn.Identity()), torch.tensor([[True, False], [True, False]])
+    x = torch.tensor([[2.0, 100.0], [-2.0, 100.0]])
+    expected = dist.Normal(0.0, 2.0).log_prob(x[:, 0])
+    torch.testing.assert_close(observed(likelihood(torch.zeros(2, 2)), mask).log_prob(x), expected)
+    assert likelihood.variance == 4

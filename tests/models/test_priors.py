@@ -236,3 +236,59 @@ def test_a_flow_scores_a_draw_again_with_its_gradient():
     density = prior()
     density.log_prob(density.sample((5,))).sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in prior.parameters())
+
+
+# --- where they start
+
+
+def test_elementary_priors_start_at_what_is_asked_for():
+    for learned in (False, True):
+        torch.testing.assert_close(priors.Laplace(2, 0.5, learned)().base_dist.scale, torch.full((2,), 0.5))
+        student = priors.StudentT(2, df=3.0, scale=2.0, learned=learned)()
+        torch.testing.assert_close(student.df, torch.tensor(3.0))
+        torch.testing.assert_close(student.scale_tril, 2 * torch.eye(2))
+        assert priors.RelaxedOneHot(3, temperature=0.3, learned=learned)().temperature == pytest.approx(0.3)
+    assert priors.VonMisesFisher(3, concentration=2.5)().concentration.item() == pytest.approx(2.5)
+    normal = priors.DiagonalNormal(3)()
+    assert (normal.mean == 0).all()
+    assert (normal.stddev == 1).all()
+
+
+def test_what_would_stay_alike_starts_apart():
+    """Components, directions and shares that start as one learn as one."""
+    mixture = priors.GaussianMixture(2, components=5)
+    assert len(mixture.loc.detach().unique(dim=0)) == 5
+    assert (mixture.log_scale == 0).all()  # unit scales: close to N(0, I)
+    assert (mixture.logits == 0).all()
+    one, other = priors.VonMisesFisher(3), priors.VonMisesFisher(3)
+    assert not torch.equal(one.direction, other.direction)
+    logits = priors.OneHot(4, learned=True).logits
+    assert len(logits.detach().unique()) == 4
+    assert logits.abs().max() < 0.1  # almost uniform
+    assert (priors.OneHot(4).logits == 0).all()
+
+
+@pytest.mark.parametrize("make", [priors.NeuralSplineFlow, priors.MaskedAutoregressiveFlow, priors.RealNVP])
+def test_a_flow_has_as_many_layers_of_such_sizes_as_are_asked_for(make):
+    made = make(3, transforms=2, hidden=[5, 7]).flow.transform.transforms
+    networks_ = [layer.hyper for layer in made if hasattr(layer, "hyper")]
+    assert len(networks_) == 2
+    for network in networks_:
+        assert [layer.out_features for layer in network if hasattr(layer, "out_features")][:-1] == [5, 7]
+    if make is priors.NeuralSplineFlow:  # widths, heights and slopes between the pieces
+        (few, more) = (make(3, bins=bins).flow.transform.transforms[0].hyper[-1].out_features for bins in (4, 6))
+        assert (few, more) == (3 * (3 * 4 - 1), 3 * (3 * 6 - 1))
+
+
+def test_the_rate_of_lars_is_of_fresh_draws_in_training_and_of_fixed_ones_in_evaluation(monkeypatch):
+    prior, seen = priors.LARS(2, hidden=[4], truncation=5, draws=7, evaluation_draws=11), []
+    plain = prior.log_acceptance
+    monkeypatch.setattr(prior, "log_acceptance", lambda z: seen.append(z) or plain(z))
+    assert prior().truncation == 5
+    prior.log_rate()
+    prior.eval().log_rate()
+    prior.log_rate()
+    assert [len(z) for z in seen] == [7, 7, 11, 11]
+    assert not torch.isin(seen[0], seen[1]).any()
+    assert not torch.isin(seen[1], prior.fixed).any()  # so that no training has seen what evaluation takes
+    assert torch.equal(seen[2], seen[3])

@@ -128,3 +128,24 @@ def test_a_fitted_prior_takes_the_place_of_a_storys_own():
     again = priors.ExPost(2, components=2)
     again.load_state_dict(story.prior.state_dict())
     assert torch.equal(again().log_prob(torch.ones(2)), story.prior().log_prob(torch.ones(2)))
+
+
+def test_a_vamp_prior_starts_at_late_rows_of_the_data_too():
+    """Sorted data have clusters that the first rows know nothing of."""
+    torch.manual_seed(0)
+    x = torch.arange(1000.0).unsqueeze(-1)
+    inputs = priors.VampPrior(2, guides.DiagonalNormal(torch.nn.Linear(1, 4)), 1, x=x, components=100).inputs
+    for quarter in range(4):  # one is missed by chance once in 10^12
+        assert ((inputs >= 250 * quarter) & (inputs < 250 * (quarter + 1))).any()
+
+
+def test_the_seed_of_a_fitted_prior_is_that_of_its_fit():
+    """Without groups in the codes, a fit ends where its start leads it."""
+    codes = torch.rand(60, 2, dtype=torch.float64)
+    fits = [priors.ex_post(codes, components=8, seed=seed).loc for seed in (0, 1, 2, 3, 0)]
+    assert torch.equal(fits[0], fits[-1])
+    assert not all(torch.allclose(fits[0], other, atol=1e-3) for other in fits[1:-1])
+
+
+def test_the_weights_of_a_vamp_prior_are_learned_only_where_they_are_asked_for():
+    assert [vamp(learned_weights=learned).prior.logits.requires_grad for learned in (False, True)] == [False, True]
