@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ppvae.compilation.adam import Operators
-from ppvae.compilation.gaps import Gap, gap, in_double, norm, value_gap
+from ppvae.compilation.gaps import Gap, gap, norm, value_gap
 from ppvae.compilation.tracing import Graph, Loss, lent, untouched
 
 Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]
@@ -135,37 +135,40 @@ def _found(graph: Graph, run: Run, tensors: Sequence[Tensor], operators: Operato
     becomes = dict(zip(graph.parameters, copies, strict=True))
     firsts, seconds = moments[: len(graph.reached)], moments[len(graph.reached) :]
     pairs = zip(graph.reached, firsts, seconds, strict=True)
-    taken = [Step(part, becomes[part], first, second) for part, first, second in pairs]
+    taken = [Step(part.detach(), becomes[part], first, second) for part, first, second in pairs]
     told = [_slope(step, operators) for step in taken]
     update = [gap("Adam's count of steps", None, counted, steps + 1, 0.0)]
-    for step in taken:
-        update += [_second_gap(step, operators, tolerance), _move_gap(step, operators, numbers, tolerance)]
-    return Found(value, [slope for slope, _ in told], moved, [norm(rounding) for _, rounding in told], update)
+    for part, step, (slope, rounding) in zip(graph.reached, taken, told, strict=True):
+        update.append(_second_gap(part, step, slope, rounding, operators, tolerance))
+        update.append(_move_gap(part, step, operators, numbers, tolerance))
+    return Found(value, [slope for slope, _ in told], moved, [rounding for _, rounding in told], update)
 
 
-def _slope(step: Step, operators: Operators) -> tuple[Tensor, Tensor]:
-    """The gradient that moved a first moment, and by how much it may be off for that moment's rounding."""
-    share, unit = 1 - operators.group["betas"][0], torch.finfo(step.parameter.dtype).eps
-    before, after = (in_double(part) for part in step.first)
-    return before + (after - before) / share, unit * (before.abs() + after.abs()) / share
+def _slope(step: Step, operators: Operators) -> tuple[Tensor, float]:
+    """The gradient that moved a first moment, and by how much it may be off for the moment's rounding."""
+    share, (before, after) = 1 - operators.group["betas"][0], step.first
+    return before.lerp(after, 1 / share), 2 * _unit(step) * (norm(before) + norm(after)) / share
 
 
-def _second_gap(step: Step, operators: Operators, tolerance: float) -> Gap:
-    slope, rounding = _slope(step, operators)
-    share, unit = 1 - operators.group["betas"][1], torch.finfo(step.parameter.dtype).eps
-    before, after = step.second
-    expected = in_double(before) * (1 - share) + share * slope**2
-    allowed = share * (tolerance * norm(slope**2) + norm((2 * slope.abs() + rounding) * rounding))
-    return gap("Adam's second moment of", step.parameter, after, expected, allowed + 4 * unit * norm(before))
+def _second_gap(
+    part: Tensor, step: Step, slope: Tensor, rounding: float, operators: Operators, tolerance: float
+) -> Gap:
+    share, (before, after) = 1 - operators.group["betas"][1], step.second
+    squares = slope.square()
+    told = (2 * norm(squares) ** 0.5 + rounding) * rounding  # Hölder's inequality, for what rounding adds to a square
+    allowed = share * (tolerance * norm(squares) + told) + 4 * _unit(step) * norm(before)
+    return gap("Adam's second moment of", part, after, before.lerp(squares, share), allowed)
 
 
-def _move_gap(step: Step, operators: Operators, numbers: Tensor, tolerance: float) -> Gap:
-    rate, correction = in_double(numbers)
-    first, second = in_double(step.first[1]), in_double(step.second[1])
-    expected = rate * first / (second.sqrt() * correction + operators.group["eps"])
-    found = in_double(step.parameter) - in_double(step.moved)
-    allowed = tolerance * norm(expected) + 2 * torch.finfo(step.parameter.dtype).eps * norm(step.parameter)
-    return gap("the move of", step.parameter, found, expected, allowed)
+def _move_gap(part: Tensor, step: Step, operators: Operators, numbers: Tensor, tolerance: float) -> Gap:
+    rate, correction = numbers.tolist()
+    expected = rate * step.first[1] / (step.second[1].sqrt() * correction + operators.group["eps"])
+    allowed = tolerance * norm(expected) + 2 * _unit(step) * norm(step.parameter)
+    return gap("the move of", part, step.parameter - step.moved, expected, allowed)
+
+
+def _unit(step: Step) -> float:
+    return torch.finfo(step.parameter.dtype).eps
 
 
 def _gaps(graph: Graph, found: Found, expected: Expected, tolerance: float) -> list[Gap]:

@@ -28,36 +28,49 @@ class Gap(NamedTuple):
 
 
 def gap(what: str, part: Tensor | None, found: Tensor, expected: Tensor, allowed: float) -> Gap:
-    """By the norm."""
-    return Gap(what, part, float(_apart(found, expected).norm()), norm(expected), allowed)
+    """By the norm of the difference: 0 between nan and nan or one infinity, infinite where but one of two is finite."""
+    return Gap(what, part, _distance(found, expected), norm(expected), allowed)
 
 
 def value_gap(found: Tensor, expected: Tensor, tolerance: float) -> list[Gap]:
     """Of a loss, or of the log-weight that is off most: one near 0 is a sum of terms as large as the others'."""
-    apart, sizes = _apart(found, expected).abs().flatten(), in_double(expected).abs().nan_to_num(0, 0, 0).flatten()
-    if not len(apart):
+    if not expected.numel():
         return []
+    one, two = (_real(part).flatten() for part in (found, expected))
+    sizes = two.abs().nan_to_num(0, 0, 0)
     allowed = tolerance * (1 + sizes + sizes.median())
+    apart = torch.where(_same(one, two), 0.0, one - two).abs().nan_to_num(math.inf, math.inf)
     place = int((apart / allowed).argmax())
     what = "the loss" if expected.dim() == 0 else "a log-weight"
-    return [Gap(what, None, float(apart[place]), float(in_double(expected).flatten()[place]), float(allowed[place]))]
+    return [Gap(what, None, float(apart[place]), float(two[place]), float(allowed[place]))]
 
 
 def norm(part: Tensor) -> float:
     """Of what is finite."""
-    return float(in_double(part).nan_to_num(0, 0, 0).norm())
+    size = _norm(_real(part))
+    return size if math.isfinite(size) else _norm(_real(part).nan_to_num(0, 0, 0))
 
 
-def in_double(part: Tensor) -> Tensor:
-    """As exact as the device can."""
-    part = torch.view_as_real(part.detach()) if part.is_complex() else part.detach()
-    return part.to(torch.float32 if part.device.type == "mps" else torch.float64)
-
-
-def _apart(found: Tensor, expected: Tensor) -> Tensor:
-    """Their difference: 0 between nan and nan or one infinity, and infinite where but one of the two is finite."""
+def _distance(found: Tensor, expected: Tensor) -> float:
     if found.shape != expected.shape:
-        return torch.full((1,), math.inf)
-    one, two = in_double(found), in_double(expected)
-    same = (one == two) | (one.isnan() & two.isnan())
-    return torch.where(same, 0.0, one - two).nan_to_num(math.inf, math.inf, -math.inf)
+        return math.inf
+    one, two = _real(found), _real(expected)
+    size = _norm(one - two)
+    if not math.isfinite(size):
+        size = _norm(torch.where(_same(one, two), 0.0, one - two))
+    return math.inf if math.isnan(size) else size
+
+
+def _same(one: Tensor, two: Tensor) -> Tensor:
+    return (one == two) | (one.isnan() & two.isnan())
+
+
+def _norm(part: Tensor) -> float:
+    """Added up in double digits, which nothing of float32 overflows."""
+    return float(torch.linalg.vector_norm(part, dtype=None if part.device.type == "mps" else torch.float64))
+
+
+def _real(part: Tensor) -> Tensor:
+    """Numbers that can be taken from each other."""
+    part = torch.view_as_real(part.detach()) if part.is_complex() else part.detach()
+    return part if part.is_floating_point() else part.to(torch.float32 if part.device.type == "mps" else torch.float64)

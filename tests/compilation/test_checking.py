@@ -22,13 +22,14 @@ COUNT = 4  # steps
 
 
 class Net(nn.Module):
-    """With draws, a parameter that no loss reaches, and buffers of both kinds that move."""
+    """With draws, a parameter and a buffer that no loss reaches, and buffers of both kinds that move."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
         self.first, self.norm, self.last = nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)
         self.dropout, self.idle = nn.Dropout(0.5), nn.Parameter(torch.ones(2))
+        self.register_buffer("still", torch.zeros(2))
 
     def forward(self, x):
         return self.last(self.dropout(torch.tanh(self.norm(self.first(x)))))
@@ -105,10 +106,10 @@ ADAM = {  # of a graph that ends with it: parameters, buffers, x, steps and numb
     "the buffer norm.running_mean": scaled(1),
     "the buffer norm.num_batches_tracked": lambda before, results, after: results[3].add_(1),
     "the move of first.weight": further(1),
-    "Adam's count of steps": further(11, 2),
-    "the gradient of first.weight": further(13),
-    "the gradient of last.bias": further(18),
-    "Adam's second moment of norm.bias": further(22),
+    "Adam's count of steps": further(12, 2),
+    "the gradient of first.weight": further(14),
+    "the gradient of last.bias": further(19),
+    "Adam's second moment of norm.bias": further(23),
 }
 PLAIN = {"the loss": scaled(0), "the gradient of first.weight": scaled(1), "the buffer norm.running_var": scaled(8)}
 
@@ -178,7 +179,7 @@ def test_what_is_right_is_the_same_to_the_last_bit_as_without_a_check(way, optio
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_where_it_differs_nothing_has_changed(compiled, inductor):
-    inductor(further(13))
+    inductor(further(14))
     fit = Run()
     forward = graph_of(fit).module.forward
     graph_of(fit).module.forward = lambda *given: [1.01 * part for part in forward(*given)]
@@ -218,18 +219,39 @@ def test_the_fewer_digits_the_coarser():
 
 
 def test_float64_is_held_to_its_digits(inductor):
-    inductor(further(13, 1 + 1e-6))
+    inductor(further(14, 1 + 1e-6))
     assert Run().taken().steps.way == "compiled"
     with pytest.warns(NotCompiled, match=r"the gradient of first\.weight"):
         Run(dtype=torch.float64).taken()
 
 
-def test_what_no_graph_holds_is_found_out():
-    """A hook that changes a gradient, and a number that Python counts, once it counts."""
-    net = nn.Linear(3, 1)
-    net.bias.register_hook(lambda slope: 2 * slope)
-    with pytest.raises(Differs, match="the gradient of bias is off"):
-        Gradients(lambda x: net(x).square().mean(), net)(torch.randn(4, 3), compiled=False)
+def hooked(net, x):
+    net.last.bias.register_hook(lambda slope: 2 * slope)
+    return net(x).sum()
+
+
+def reaching(net, x):
+    return net(x).sum() + (net.idle - net.idle.detach()).sum()
+
+
+def moving(net, x):
+    net.still.add_(1)
+    return net(x).sum()
+
+
+@pytest.mark.parametrize(
+    ("loss", "what"),
+    [(hooked, "gradient of last.bias"), (reaching, "gradient of idle"), (moving, "buffer still")],
+)
+def test_what_python_does_and_the_graph_does_not_is_found_out(loss, what):
+    """The graph is of the same value; the loss has changed since, or has what no graph holds."""
+    net, x = Net(), torch.randn(8, 3)
+    gradients = Gradients(lambda x: net(x).sum(), net)
+    gradients.graph(x)
+    gradients.loss = lambda x: loss(net, x)
+    with pytest.raises(Differs, match=f"the {what} is off by"):
+        gradients(x, compiled=False)
+    assert not net.still.any()
 
 
 def test_nan_of_both_is_no_difference():
