@@ -21,6 +21,7 @@ bench: .venv/ready benchmarks/.venv/ready
 	@$(BIN)/python benchmarks/run.py $(if $(ROOT),--root $(ROOT))
 	@$(BIN)/python benchmarks/evaluation.py
 	@$(BIN)/python benchmarks/scaling.py
+	@$(BIN)/python benchmarks/checks.py $(if $(ROOT),--root $(ROOT))
 
 benchmarks/.venv/ready: benchmarks/requirements.txt constraints.txt
 	@echo "setting up the peers in benchmarks/.venv; a peer that cannot be had is left out"

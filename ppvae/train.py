@@ -106,8 +106,9 @@ def fit(
         clip: largest norm that the gradient may have, that of all parameters together; any, where it is not given.
         schedule: of the step size: `constant`, or `cosine`, which lets it fall to 0 along half a wave.
         compile: `auto` compiles the step where that is estimated to save more time than it takes, as only longer fits
-            do; or `always`, or `never`. The story then runs once as Python and its operators are repeated: what it
-            should do beside them (printing, keeping a list) needs `never`.
+            do; or `always`, or `never`. The story then runs a few times as Python, of which the last is what the first
+            step is checked against, and its operators are repeated: what it should do beside them (printing, keeping a
+            list) needs `never`.
         valid: data on which the objective is evaluated after every epoch, with the same noise each time.
         transform: applied to every training batch's first tensor: `Dataset.resample`, for fresh binarisation.
         progress: whether to show a bar, and to say in one line whether a longer fit is compiled, and why.

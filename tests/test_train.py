@@ -525,7 +525,7 @@ def test_a_number_that_is_changed_between_epochs_counts_in_a_replayed_fit():
 
     for _ in train.run(replayed(story), binary_data(32), objective, epochs=2, batch_size=32):
         story.encoder.network[1].p = 0.5
-    assert seen == [0.0, 0.0, 0.5, 0.5]  # two traces each
+    assert seen == [0.0, 0.0, 0.0, 0.5, 0.5, 0.5]  # two traces each, and a check
 
 
 def test_a_loss_that_decides_by_its_values_is_fitted_eagerly_after_a_warning():

@@ -1,7 +1,8 @@
 """Gradients by way of a graph, replayed operator by operator or compiled: a loss's own, to rounding."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ import torch._inductor
 from torch import Tensor, nn
 
 from ppvae.compilation.adam import Operators
+from ppvae.compilation.cache import own_kernels
+from ppvae.compilation.checking import check, taken_back
 from ppvae.compilation.products import by_onednn, called_as_it_is
 from ppvae.compilation.tiles import sound
 from ppvae.compilation.tracing import Graph, Loss, NotTraceable, ended, first_line, quiet, trace
@@ -26,7 +29,8 @@ class NotCompilable(RuntimeError):
 class Gradients:
     """`loss(*tensors).backward()` by way of a graph, and an update after it: the loss is returned, buffers moved.
 
-    The same generator gives the same draws, so that the two agree to rounding. A graph holds for the shapes, dtypes and
+    The same generator gives the same draws, so that the two agree to rounding, which is checked before a graph is used
+    the first time. A graph holds for the shapes, dtypes and
     devices of the tensors, for what learns, and for the numbers and names that the modules hold, their mode among them:
     each combination has its own. `refresh` takes up what was changed in the modules.
 
@@ -54,18 +58,18 @@ class Gradients:
 
         Raises:
             NotTraceable, NotCompilable: it cannot be; no parameter, gradient or buffer has changed then.
+            Differs: it can, and gives something else; nothing has changed then either.
         """
         graph = self.graph(*tensors)
         if compiled and id(graph) not in self.ready:
             self._prepare(graph, tensors)
+        if not compiled:
+            self._check(graph, graph.module, tensors)
         operators = graph.operators if compiled else None
         inputs = graph.inputs(tensors) if operators is None else [*graph.inputs(tensors), *operators.next()]
         run = graph.compiled if compiled and graph.compiled is not None else graph.module
         with torch.no_grad():
-            try:
-                loss, *results = run(*inputs)
-            except RuntimeError as error:  # an operator that holds more than its tensors say
-                raise NotTraceable(f"its graph does not run, {first_line(error)}") from error
+            loss, *results = _given(run, inputs)
             slopes = [] if operators is not None else results[: len(graph.reached)]
             for buffer, moved in zip(graph.moved, results[len(slopes) :], strict=True):
                 buffer.copy_(moved)
@@ -92,11 +96,20 @@ class Gradients:
         operators = None if self.update is None else self.update.operators(graph.reached)
         if graph.compiled is None or (operators is None) != (graph.operators is None):
             graph.compiled = self._compile(graph, tensors, operators)
+        self._check(graph, graph.compiled, tensors, operators)
         graph.operators = operators
         if operators is not None:
             for parameter in graph.parameters:
                 parameter.grad = None
         self.ready.add(id(graph))
+
+    def _check(
+        self, graph: Graph, run: Callable[..., Any], tensors: Sequence[Tensor], operators: Operators | None = None
+    ) -> None:
+        """Hold a graph against the loss itself, before it is used by a way for the first time."""
+        if run not in graph.agreeing:
+            check(graph, partial(_given, run), self.loss, self.networks, tensors, operators)
+            graph.agreeing.add(run)
 
     def _compile(self, graph: Graph, tensors: Sequence[Tensor], operators: Operators | None) -> Callable[..., Any]:
         """The graph as a function that draws what the loss itself draws, without a guard: `graph` has checked."""
@@ -108,12 +121,12 @@ class Gradients:
         known = torch._inductor.list_options()
         options = {name: False for name in ASSERTIONS if name in known} | {"fallback_random": True}
         options["cpp_wrapper"] = all(tensor.device.type == "cpu" for tensor in inputs)
-        with _undone(), quiet(), torch.no_grad(), sound():
+        with taken_back(), quiet(), torch.no_grad(), sound():
             try:
                 module = graph.copy() if operators is None else ended(graph, operators, inputs)
-                with called_as_it_is() if by_onednn(module) else nullcontext():
+                with own_kernels(), called_as_it_is() if by_onednn(module) else nullcontext():
                     run: Callable[..., Any] = torch._inductor.compile(module, inputs, options=options)
-                run(*inputs)  # what is made when it is first called
+                    run(*inputs)  # what is made when it is first called
             except Exception as error:
                 raise NotCompilable(first_line(error)) from error
         return run
@@ -130,8 +143,14 @@ def settings_of(networks: nn.Module) -> tuple[Any, ...]:
     return (*plain, *((id(parameter), parameter.requires_grad) for parameter in networks.parameters()))
 
 
-@contextmanager
-def _undone() -> Iterator[None]:
-    """Draws are taken back."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
-        yield
+def _given(run: Callable[..., Any], inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """What a graph gives.
+
+    Raises:
+        NotTraceable: it does not run.
+    """
+    try:
+        with torch.no_grad():
+            return run(*inputs)
+    except RuntimeError as error:  # an operator that holds more than its tensors say
+        raise NotTraceable(f"its graph does not run, {first_line(error)}") from error

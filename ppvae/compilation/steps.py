@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ppvae.compilation.checking import Differs
 from ppvae.compilation.compiled import Gradients, NotCompilable
 from ppvae.compilation.tracing import Loss, NotTraceable
 from ppvae.compilation.update import Update
@@ -23,7 +24,7 @@ COMPILED = {True: 0.7, False: 0.55}  # of a replayed step's time, until it is kn
 
 
 class NotCompiled(UserWarning):
-    """A fit that goes on as ordinary Python, since its loss is no graph."""
+    """A fit or an estimate that goes on another way, since its loss is no graph, or its graph gives something else."""
 
 
 class Steps:
@@ -39,7 +40,8 @@ class Steps:
         left: how many steps there will be.
         way: for auto what was chosen before a stop, if it was.
         say: is told in one line what was chosen, and why.
-        backward: whether there are gradients. A value alone is the same by any way: nothing is said of a fall back.
+        backward: whether there are gradients. A value alone is the same by any way: nothing is said of a fall back, but
+            where a graph gave another.
         update: what follows the gradients; without one, every parameter's `.grad` is set.
     """
 
@@ -82,14 +84,23 @@ class Steps:
         return value
 
     def _run(self, way: Way, tensors: Sequence[Tensor], whole: bool) -> Tensor:
-        try:
-            if way != "eager":
-                return self.gradients(*tensors, compiled=whole and way == "compiled")
-        except NotCompilable as reason:
-            self._give_up("replayed", reason)
-            return self.gradients(*tensors, compiled=False)
-        except NotTraceable as reason:
-            self._give_up("eager", reason)
+        """By a way, or by the next one that can and that agrees with Python; which it was is said once."""
+        reason: Exception | None = None
+        while way != "eager":
+            compiled = whole and way == "compiled"
+            try:
+                value = self.gradients(*tensors, compiled=compiled)
+                break
+            except (NotCompilable, Differs, NotTraceable) as error:
+                reason = reason or error
+                way = "replayed" if compiled and not isinstance(error, NotTraceable) else "eager"
+        else:
+            value = self._eager(tensors)
+        if reason is not None:
+            self._give_up(way, reason)
+        return value
+
+    def _eager(self, tensors: Sequence[Tensor]) -> Tensor:
         if not self.backward:
             return self.loss(*tensors)
         value = eager(self.loss, self.networks, tensors)
@@ -100,9 +111,12 @@ class Steps:
     def _give_up(self, way: Way, reason: Exception) -> None:
         self.way = way
         if self.backward:
-            warnings.warn(
-                f"this fit is {way}, not compiled: {reason}; compile='never' is silent", NotCompiled, stacklevel=4
-            )
+            told = f"this fit is {way}, not compiled: {reason}; compile='never' is silent"
+        elif isinstance(reason, Differs):
+            told = f"this estimate is {way}, not compiled: {reason}"
+        else:
+            return
+        warnings.warn(told, NotCompiled, stacklevel=5)
 
     def _weigh(self, tensors: Sequence[Tensor]) -> None:
         """Go on to time the graph, or settle the way."""

@@ -7,7 +7,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Graph:
     seconds: float  # that a trace takes, once torch is warm
     compiled: Callable[..., Any] | None = None
     operators: Operators | None = None  # that what is compiled ends with
+    agreeing: set[Any] = field(default_factory=set)  # of module and compiled, what was found to be ordinary Python
 
     def inputs(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return [*self.parameters, *self.buffers, *tensors]
@@ -64,7 +65,7 @@ def trace(loss: Loss, networks: nn.Module, tensors: Sequence[Tensor], backward: 
     parameters, buffers = list(networks.parameters()), list(networks.buffers())
     recurrent = any(isinstance(module, nn.RNNBase) for module in networks.modules())
     plain = torch.backends.mkldnn.flags(enabled=False) if recurrent else nullcontext()  # its layers keep a workspace
-    with _untouched(networks), quiet(), _compiling(), plain:  # `quiet` first: to switch oneDNN off warns
+    with untouched(networks), quiet(), _compiling(), plain:  # `quiet` first: to switch oneDNN off warns
         first, _, moved = _traced(loss, networks, tensors, [True] * len(buffers), backward)
         start = time.perf_counter()
         module, reached, _ = _traced(loss, networks, tensors, moved, backward)
@@ -113,7 +114,7 @@ def _traced(
             for tensor, parameter in zip(given, parameters, strict=True)
         ]
         copies = [tensor.clone() if moves else tensor for tensor, moves in zip(before, moving, strict=True)]
-        with _lent(networks, dict(zip((*parameters, *buffers), (*leaves, *copies), strict=True))):
+        with lent(networks, dict(zip((*parameters, *buffers), (*leaves, *copies), strict=True))):
             value = loss(*tensors)
             after = list(networks.buffers())
         learning = [leaf for leaf in leaves if leaf.requires_grad]
@@ -177,7 +178,7 @@ def _content(module: fx.GraphModule) -> tuple[list[str], list[Any]]:
 
 
 @contextmanager
-def _lent(networks: nn.Module, lent: dict[Tensor, Tensor]) -> Iterator[None]:
+def lent(networks: nn.Module, others: dict[Tensor, Tensor]) -> Iterator[None]:
     """Other tensors stand where the networks hold their own.
 
     `torch.func.functional_call` does this too, but loses a parameter where one module has two names.
@@ -190,7 +191,7 @@ def _lent(networks: nn.Module, lent: dict[Tensor, Tensor]) -> Iterator[None]:
         if own is not None
     ]
     for holder, name, own in slots:
-        holder[name] = lent[own]
+        holder[name] = others[own]
     try:
         yield
     finally:
@@ -199,7 +200,7 @@ def _lent(networks: nn.Module, lent: dict[Tensor, Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def _untouched(networks: nn.Module) -> Iterator[None]:
+def untouched(networks: nn.Module) -> Iterator[None]:
     """Whatever the modules come to hold meanwhile is taken out again: the tensors of a trace have no values."""
     before = [(module, dict(vars(module))) for module in networks.modules()]
     try:
