@@ -5,11 +5,26 @@ import math
 
 import pyro
 import pytest
+import seeds
 import torch
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--seed-offset", type=int, default=0, help="moves every seed of a test, so that the same code meets other draws"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shifted(request):
+    with seeds.shifted(request.config.getoption("--seed-offset")):
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _seeded(doctest_namespace):
+def _seeded(request, doctest_namespace, monkeypatch):
+    if isinstance(request.node, pytest.DoctestItem):
+        monkeypatch.setattr(seeds, "offset", 0)  # what it prints is of one seed
     torch.manual_seed(0)
     pyro.clear_param_store()
     doctest_namespace.update(torch=torch, pyro=pyro)

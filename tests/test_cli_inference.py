@@ -2,14 +2,17 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ppvae import cli
+from ppvae.commands import posteriors
+from ppvae.inference.posteriors import METHODS
 
-SMALL = ["--latent", "2", "--network.hidden", "[8]", "--epochs", "4"]
+SMALL = ["--latent", "2", "--network.hidden", "[8]", "--epochs", "1"]
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -25,6 +28,19 @@ def runs(tmp_path_factory):
     )
     assert cli.main([*fit, "--story", "autoencoder", "--out", str(folder / "point")]) == 0
     return folder
+
+
+@pytest.fixture(params=["short", pytest.param("as it is", marks=pytest.mark.soak)])
+def fits(request, monkeypatch):
+    """How long fits and chains are, where no word says it."""
+    if request.param == "short":
+        monkeypatch.setattr(posteriors, "reference", partial(posteriors.reference, warm_up=10))
+        monkeypatch.setattr(posteriors, "flow_sampling", partial(posteriors.flow_sampling, steps=20))
+        quick = {"local diagonal": partial(METHODS["local diagonal"], steps=30)}
+        quick["hmc"] = partial(METHODS["hmc"], warm_up=10)
+        for name, method in quick.items():
+            monkeypatch.setitem(METHODS, name, method)
+    return request.param
 
 
 def say(capsys, *words):
@@ -43,34 +59,45 @@ def refusal(capsys, *words):
     return said
 
 
-def test_gaps_prints_a_table_and_keeps_it_with_a_picture(runs, capsys):
-    words = ["gaps", runs / "vae", "--rows", "6", "--particles", "200", "--steps", "60", "--flow_steps", "40"]
+@pytest.mark.parametrize(
+    ("rows", "steps", "flow_steps"), [(3, 10, 10), pytest.param(6, 60, 40, marks=pytest.mark.soak)]
+)
+def test_gaps_prints_a_table_and_keeps_it_with_a_picture(runs, capsys, rows, steps, flow_steps):
+    length = ["--particles", "200", "--steps", steps, "--flow_steps", flow_steps]
+    words = ["gaps", runs / "vae", "--rows", rows, *length]
     said = say(capsys, *words)
-    for part in ("log p(x)", "local flow ELBO", "amortised ELBO", "approximation gap", "amortisation gap", "train (6)"):
+    for part in (
+        "log p(x)",
+        "local flow ELBO",
+        "amortised ELBO",
+        "approximation gap",
+        "amortisation gap",
+        f"train ({rows})",
+    ):
         assert part in said
     assert "the guide's family: diagonal Normals" in said
-    path = runs / "vae" / "gaps-first6-seed0.json"
+    path = runs / "vae" / f"gaps-first{rows}-seed0.json"
     kept = json.loads(path.read_text())
     for split in ("train", "test"):
         found = kept[split]
         parts = [found[name]["mean"] for name in ("approximation gap", "amortisation gap", "inference gap")]
         assert parts[0] + parts[1] == pytest.approx(parts[2])
-        assert found["data"] == 6
-    rows = list(csv.DictReader(path.with_suffix(".csv").read_text().splitlines()))
-    assert len(rows) == 12
-    of_test = [float(row["log_p"]) - float(row["amortised_elbo"]) for row in rows if row["split"] == "test"]
+        assert found["data"] == rows
+    table = list(csv.DictReader(path.with_suffix(".csv").read_text().splitlines()))
+    assert len(table) == 2 * rows
+    of_test = [float(row["log_p"]) - float(row["amortised_elbo"]) for row in table if row["split"] == "test"]
     assert np.mean(of_test) == pytest.approx(kept["test"]["inference gap"]["mean"])
-    assert (path.parent / "gaps-first6-seed0-bars.png").read_bytes().startswith(PNG)
+    assert (path.parent / f"gaps-first{rows}-seed0-bars.png").read_bytes().startswith(PNG)
     assert say(capsys, *words) == said  # it comes again
 
 
-def test_posteriors_prints_a_leaderboard_and_keeps_it_with_pictures(runs, capsys):
+def test_posteriors_prints_a_leaderboard_and_keeps_it_with_pictures(runs, capsys, fits):
     methods = "[amortised,local diagonal,laplace,hmc]"
-    few = ["--rows", "4", "--draws", "80", "--simulations", "20", "--reference", "100"]
+    few = ["--rows", "2", "--draws", "40", "--simulations", "20", "--reference", "20"]
     said = say(capsys, "posteriors", runs / "vae", *few, "--methods", methods)
     assert all(method in said for method in ("amortised", "local diagonal", "laplace", "hmc"))
     assert "nuts  " not in said
-    path = runs / "vae" / "posteriors-amortised-local_diagonal-laplace-hmc-test-first4-seed0.json"
+    path = runs / "vae" / "posteriors-amortised-local_diagonal-laplace-hmc-test-first2-seed0.json"
     kept = json.loads(path.read_text())
     assert [row["method"] for row in kept["methods"]] == ["amortised", "local diagonal", "laplace", "hmc"]
     assert kept["methods"][3]["elbo"] is None
@@ -79,13 +106,10 @@ def test_posteriors_prints_a_leaderboard_and_keeps_it_with_pictures(runs, capsys
         assert (path.parent / f"{path.stem}-{name}.png").read_bytes().startswith(PNG)
 
 
-def test_a_deterministic_run_leaves_out_what_needs_a_density(runs, capsys, monkeypatch):
-    from ppvae.commands import posteriors
-    from ppvae.inference.posteriors import METHODS
-
+def test_a_deterministic_run_leaves_out_what_needs_a_density(runs, capsys, monkeypatch, fits):
     kept = {name: METHODS[name] for name in ("amortised", "semi-amortised", "resampled", "laplace")}
     monkeypatch.setattr(posteriors, "METHODS", kept)
-    few = ["--rows", "3", "--draws", "40", "--simulations", "0", "--reference", "50"]
+    few = ["--rows", "3", "--draws", "40", "--simulations", "0", "--reference", "20"]
     said = say(capsys, "posteriors", runs / "point", *few)
     assert "left out, for want of a guide with a density: amortised, semi-amortised, resampled" in said
     assert "the guide is a point mass" in said

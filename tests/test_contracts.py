@@ -174,21 +174,22 @@ def test_a_part_swapped_after_a_fit_is_trained_too():
     assert all(not torch.equal(a, b) for a, b in zip(before, story.likelihood.network.parameters(), strict=True))
 
 
-def test_nuts_runs_on_a_story_and_finds_its_posterior():
+@pytest.mark.parametrize("draws", [100, pytest.param(400, marks=pytest.mark.soak)])
+def test_nuts_runs_on_a_story_and_finds_its_posterior(draws):
     from pyro.infer import MCMC, NUTS
 
     from ppvae.known import LinearGaussian
 
     known = LinearGaussian()
     story, x = known.story(), known.data(3)
-    mcmc = MCMC(NUTS(story.model), num_samples=400, warmup_steps=100, disable_progbar=True)
+    mcmc = MCMC(NUTS(story.model), num_samples=draws, warmup_steps=50, disable_progbar=True)
     torch.manual_seed(0)
     mcmc.run(x)
     z = mcmc.get_samples()["z"]  # (samples, batch, latent)
     scale = known.posterior_covariance.diagonal().sqrt()
-    error = scale / math.sqrt(100)  # autocorrelation: count at least a quarter of the draws
+    error = scale / math.sqrt(draws / 4)  # autocorrelation: count at least a quarter of the draws
     assert ((z.mean(0) - known.posterior_mean(x)).abs() < 4 * error).all()
-    assert ((z.std(0) / scale - 1).abs() < 4 / math.sqrt(2 * 100)).all()
+    assert ((z.std(0) / scale - 1).abs() < 4 / math.sqrt(2 * draws / 4)).all()
 
 
 def test_an_autoencoder_is_map_with_a_proper_prior_and_maximum_likelihood_with_a_flat_one():

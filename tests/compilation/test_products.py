@@ -130,8 +130,17 @@ def test_inductors_own_rules_are_there_again_afterwards():
 
 
 @pytest.mark.skipif(not AVX512, reason="by oneDNN on processors with AVX-512 alone")
-@pytest.mark.parametrize("rows", [200, 500])
-@pytest.mark.parametrize("kind", ["deep", "residual", "tied"])
+@pytest.mark.parametrize(
+    ("kind", "rows"),
+    [
+        ("deep", 200),
+        ("residual", 500),
+        *(
+            pytest.param(kind, rows, marks=pytest.mark.soak)
+            for kind, rows in (("deep", 500), ("residual", 200), ("tied", 200), ("tied", 500))
+        ),
+    ],
+)
 def test_a_compiled_step_with_them_is_the_eager_step_in_float64(kind, rows):
     """Also where Inductor fuses what follows a product into it: an activation, or a sum with something else."""
     torch.manual_seed(0)

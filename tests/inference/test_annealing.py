@@ -128,11 +128,10 @@ def test_bounds_from_both_sides(start):
     assert abs(z.square().mean() - 1) < 4 * (2 / z.numel()) ** 0.5
 
 
-def test_the_gap_shrinks_with_the_number_of_steps():
-    known = LinearGaussian()
-    gaps = []
-    for steps in (2, 10, 60):
-        gaps.append(bidirectional(known.story(), torch.zeros(60, 5).double(), 4, steps, "prior", progress=False).gap())
+@pytest.mark.parametrize("steps", [(2, 8, 30), pytest.param((2, 10, 60), marks=pytest.mark.soak)])
+def test_the_gap_shrinks_with_the_number_of_steps(steps):
+    known, like = LinearGaussian(), torch.zeros(100, 5).double()
+    gaps = [bidirectional(known.story(), like, 4, count, "prior", progress=False).gap() for count in steps]
     assert gaps[0][0] - gaps[1][0] > 3 * math.hypot(gaps[0][1], gaps[1][1])
     assert gaps[1][0] > 2 * gaps[2][0]
 
@@ -181,17 +180,20 @@ def test_step_sizes_come_from_a_pilot_and_never_from_the_chains(monkeypatch):
 @pytest.mark.parametrize("start", ["guide", "prior"])
 def test_a_figure_is_of_its_datum_alone(start, monkeypatch):
     known = LinearGaussian()
-    x, story = known.data(9), known.story(widen=1.5, shift=0.2)
-    whole = annealed(story, x, 4, start=start, **QUICK).estimate
+    x, story = known.data(5), known.story(widen=1.5, shift=0.2)
+    quicker = {"distributions": 6, "leapfrog": 3, "progress": False}
+    whole = annealed(story, x, 4, start=start, **quicker).estimate
     torch.randn(5)
-    backwards = annealed(story, x.flip(0), 4, start=start, **QUICK).estimate.flip(0)
+    backwards = annealed(story, x.flip(0), 4, start=start, **quicker).estimate.flip(0)
     torch.testing.assert_close(backwards, whole, atol=1e-9, rtol=0)
-    torch.testing.assert_close(annealed(story, x[3:5], 4, start=start, **QUICK).estimate, whole[3:5], atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        annealed(story, x[3:5], 4, start=start, **quicker).estimate, whole[3:5], atol=1e-9, rtol=0
+    )
     monkeypatch.setattr(annealing, "CHAINS", 8)  # two data at once
-    torch.testing.assert_close(annealed(story, x, 4, start=start, **QUICK).estimate, whole, atol=1e-9, rtol=0)
+    torch.testing.assert_close(annealed(story, x, 4, start=start, **quicker).estimate, whole, atol=1e-9, rtol=0)
     monkeypatch.setattr(annealing, "CHAINS", 1)
-    torch.testing.assert_close(annealed(story, x, 4, start=start, **QUICK).estimate, whole, atol=1e-9, rtol=0)
-    assert not torch.allclose(annealed(story, x, 4, start=start, seed=1, **QUICK).estimate, whole, atol=1e-3)
+    torch.testing.assert_close(annealed(story, x, 4, start=start, **quicker).estimate, whole, atol=1e-9, rtol=0)
+    assert not torch.allclose(annealed(story, x, 4, start=start, seed=1, **quicker).estimate, whole, atol=1e-3)
 
 
 def test_equal_data_have_chains_of_their_own():

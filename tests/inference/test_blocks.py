@@ -55,14 +55,14 @@ def test_a_block_takes_no_more_memory_than_it_may(monkeypatch):
 def test_figures_are_those_of_ordinary_python(way, monkeypatch):
     """To the rounding of the arithmetic, for every way to weigh."""
     known = LinearGaussian()
-    x, story = known.data(6), known.story(widen=1.3)
+    x, story = known.data(2), known.story(widen=1.3)
 
     estimators = {
         "importance": lambda: importance(story, x, 300, progress=False),
         "defensive": lambda: importance(story, x, 300, defensive=0.2, progress=False),
         "to a target": lambda: importance(story, x, 100, target_error=0.05, progress=False),
         "prior_sampling": lambda: prior_sampling(story, x, 300, progress=False),
-        "refined_sampling": lambda: refined_sampling(story, x, 300, steps=20, guide_share=0.3, progress=False),
+        "refined_sampling": lambda: refined_sampling(story, x, 300, steps=5, guide_share=0.3, progress=False),
     }
     chosen = estimators if way == "replayed" else {"importance": estimators["importance"]}
     plain = {name: estimator() for name, estimator in chosen.items()}

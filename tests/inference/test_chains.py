@@ -10,92 +10,106 @@ from planes import two_planes
 from stories import Written, number, one_latent
 from torch import nn
 
-from ppvae.inference import chains, hmc
+from ppvae.inference import chains as chains_module
+from ppvae.inference import effective_draws, hmc
 from ppvae.inference.streams import keys
 from ppvae.inference.unconstrained import unconstrain
 from ppvae.known import LinearGaussian, TwoLayers
 from ppvae.models import VAE, guides, likelihoods, priors
 
+FULL = pytest.param(4, 800, marks=pytest.mark.soak)  # as people run them; many short chains know as much, sooner
 
-def test_moments_of_a_linear_gaussian_story():
+
+@pytest.mark.parametrize(("chains", "draws"), [(32, 100), FULL])
+def test_moments_of_a_linear_gaussian_story(chains, draws):
+    """Within five standard errors or more: 16 means and 3 others, by chance less than once in 10^5 runs."""
     known = LinearGaussian()
     x = known.data(8)
-    found = hmc(known.story(widen=3.0, shift=1.0), x, draws=800, warm_up=200, progress=False)  # the guide has no part
-    assert found.u.shape == (4, 800, 8, 2)
+    story = known.story(widen=3.0, shift=1.0)  # the guide has no part
+    found = hmc(story, x, draws=draws, warm_up=200, chains=chains, progress=False)
+    assert found.u.shape == (chains, draws, 8, 2)
     assert found.ess.shape == found.r_hat.shape == (8, 2)
     deviation = known.posterior_covariance.diagonal().sqrt()
     white = (found.u - known.posterior_mean(x)) / deviation
-    assert (white.mean((0, 1)) * found.ess.sqrt()).abs().max() < 4
+    assert (white.mean((0, 1)) * found.ess.sqrt()).abs().max() < 5.2
     assert found.ess.min() > 300  # the tolerance means something
     squares = white.square().mean((0, 1)) - 1
     assert squares.abs().max() < 0.25
-    assert abs(squares.mean()) < 4 * 2 / (found.ess.sum()) ** 0.5
-    assert abs((white[..., 0] * white[..., 1]).mean()) < 4 * 2 / (found.ess.sum() / 2) ** 0.5
-    assert found.r_hat.max() < 1.03
+    assert abs(squares.mean()) < 5 * 2 / (found.ess.sum()) ** 0.5
+    assert abs((white[..., 0] * white[..., 1]).mean()) < 5 * 2 / (found.ess.sum() / 2) ** 0.5
+    assert found.r_hat.max() < 1.05
     assert ((found.acceptance - 0.8).abs() < 0.15).all()
 
 
-def test_covariances_of_two_layers():
+@pytest.mark.parametrize(("chains", "draws"), [(32, 100), FULL])
+def test_covariances_of_two_layers(chains, draws):
     two = TwoLayers()
     x = two.data(4)
-    found = hmc(two, x, draws=800, warm_up=300, progress=False)
+    found = hmc(two, x, draws=draws, warm_up=200, chains=chains, progress=False)
     with pyro.plate("particles", 200_000, dim=-2), pyro.poutine.trace() as trace:
         two.guide(x)  # the exact posterior
     exact = torch.cat([trace.trace.nodes[name]["value"] for name in ("top", "z")], dim=-1)
     error = exact.std(0) / found.ess.sqrt()
-    assert ((found.u.mean((0, 1)) - exact.mean(0)) / error).abs().max() < 4.5
+    assert ((found.u.mean((0, 1)) - exact.mean(0)) / error).abs().max() < 5.2  # 20 of them
     for row in range(4):
         ours, theirs = (torch.cov(u.reshape(-1, 5).T) for u in (found.u[:, :, row], exact[:, row]))
         scale = theirs.diagonal().sqrt()
-        assert ((ours - theirs) / torch.outer(scale, scale)).abs().max() < 0.15
+        assert ((ours - theirs) / torch.outer(scale, scale)).abs().max() < 0.25
 
 
-def test_a_banana_has_the_moments_of_quadrature():
-    """z ~ N(0, I), x ~ N(z2 - z1^2 / 2, 0.2^2): a curved valley."""
+@pytest.mark.parametrize(("chains", "draws"), [(64, 150), pytest.param(128, 800, marks=pytest.mark.soak)])
+def test_a_banana_has_the_characteristic_function_of_quadrature(chains, draws):
+    """z ~ N(0, I), x ~ N(z2 - z1^2 / 2, 0.5^2): a curved valley.
+
+    Errors by the spread of independent chains, whatever an effective number of draws says; that is checked by them. Of
+    sines and cosines, because draws far out, where a chain may stay for long, move no bounded mean by much.
+    """
 
     def model(x):
         z = pyro.sample("z", dist.Normal(torch.zeros(2).double(), 1.0).to_event(1))
-        pyro.sample("x", dist.Normal(z[..., 1] - z[..., 0] ** 2 / 2, 0.2), obs=x)
+        pyro.sample("x", dist.Normal(z[..., 1] - z[..., 0] ** 2 / 2, 0.5), obs=x)
 
     def guide(x):
         pyro.sample("z", dist.Normal(torch.zeros(len(x), 2).double(), 1.0).to_event(1))
 
     x = number([-1.0, 0.5])
-    found = hmc(Written(model, guide), x, draws=800, warm_up=400, chains=16, leapfrog=20, progress=False)
+    found = hmc(Written(model, guide), x, draws=draws, warm_up=200, chains=chains, leapfrog=10, progress=False)
     axis = torch.linspace(-6, 8, 1401).double()
     a, b = torch.meshgrid(axis, axis, indexing="ij")
     for row in range(2):
-        log_p = -(a**2 + b**2) / 2 - (x[row] - b + a**2 / 2).square() / (2 * 0.04)
+        log_p = -(a**2 + b**2) / 2 - (x[row] - b + a**2 / 2).square() / (2 * 0.25)
         p = (log_p - log_p.logsumexp((0, 1))).exp()
         u = found.u[:, :, row]
-        for z, ours, power in ((a, u[..., 0], 1), (b, u[..., 1], 1), (a, u[..., 0], 2), (b, u[..., 1], 2)):
-            mean, square = (p * z**power).sum(), (p * z ** (2 * power)).sum()
-            from_draws = ours**power
-            ess = chains.effective_draws(from_draws)
-            assert abs(from_draws.mean() - mean) < 4 * ((square - mean**2) / ess).sqrt()
-            assert ess > 200
-    assert found.r_hat.max() < 1.05
+        for z, ours in ((a, u[..., 0]), (b, u[..., 1]), (2 * a, 2 * u[..., 0]), (2 * b, 2 * u[..., 1])):
+            for wave in (torch.sin, torch.cos):
+                mean, square = (p * wave(z)).sum(), (p * wave(z).square()).sum()
+                from_draws = wave(ours)
+                error = from_draws.mean(1).std() / chains**0.5
+                assert abs(from_draws.mean() - mean) < 6 * error  # 16 of Student's t, 63 degrees: once in 10^6
+                said = ((square - mean**2) / effective_draws(from_draws)).sqrt()
+                assert 0.5 < said / error < 1.7  # 1 +- 0.1
+                assert error < 0.1  # 0.013, or 0.04 if a chain began far out and stayed: the tolerance means something
 
 
 def test_r_hat_tells_chains_that_sit_in_different_modes():
     def story_of(gap):
-        prior = dist.Normal(number(0.0), gap)
+        prior = dist.Normal(number(-gap), gap)  # its draws are below, the guide's above
         return one_latent(prior, lambda z: dist.Normal(z.abs(), 0.3), lambda x: dist.Normal(x, 1.0))
 
-    apart = hmc(story_of(6.0), number([6.0, 7.0]), draws=200, warm_up=100, chains=8, progress=False)
+    apart = hmc(story_of(6.0), number([6.0, 7.0]), draws=50, warm_up=50, chains=16, progress=False)
     assert (apart.u > 0).any()
     assert (apart.u < 0).any()
     assert apart.r_hat.min() > 2
     assert apart.ess.max() < 50
-    together = hmc(story_of(1.0), number([0.1, 0.0]), draws=400, warm_up=100, chains=8, progress=False)
-    assert together.r_hat.max() < 1.05
+    together = hmc(story_of(1.0), number([0.1, 0.0]), draws=100, warm_up=100, chains=32, progress=False)
+    assert together.r_hat.max() < 1.1
 
 
 def test_chains_start_at_the_guide_and_where_the_prior_is_likely():
     """The guide knows the upper of two modes; picked among draws of the prior, both are as likely, and nothing else."""
     story, x = two_planes()
     x = x.repeat(100)
-    first = chains.starts(story, (x,), unconstrain(story, (x,), "HMC"), keys((x,), 0), 6)[..., 0]
+    first = chains_module.starts(story, (x,), unconstrain(story, (x,), "HMC"), keys((x,), 0), 6)[..., 0]
     guided, picked = first[:3], first[3:]
     assert (guided > 0).all()
     above = (picked > 0).double().mean(0)  # independent data
@@ -108,18 +122,20 @@ def test_chains_start_at_the_guide_and_where_the_prior_is_likely():
 def test_draws_of_a_datum_do_not_depend_on_the_others(monkeypatch):
     known = LinearGaussian()
     x, story = known.data(6), known.story()
-    whole = hmc(story, x, draws=10, warm_up=30, progress=False)
+    short = {"draws": 6, "warm_up": 18, "progress": False}  # enough to tune the scales too
+    whole = hmc(story, x, **short)
     torch.randn(3)
-    backwards = hmc(story, x.flip(0), draws=10, warm_up=30, progress=False)
+    backwards = hmc(story, x.flip(0), **short)
     torch.testing.assert_close(backwards.u.flip(2), whole.u, atol=1e-8, rtol=0)
-    monkeypatch.setattr(chains, "CHAINS", 8)
-    parts = hmc(story, x, draws=10, warm_up=30, progress=False)
+    monkeypatch.setattr(chains_module, "CHAINS", 8)
+    parts = hmc(story, x, **short)
     torch.testing.assert_close(parts.u, whole.u, atol=1e-8, rtol=0)
     torch.testing.assert_close(parts.acceptance, whole.acceptance, atol=1e-8, rtol=0)
-    assert not torch.allclose(hmc(story, x, draws=10, warm_up=30, seed=1, progress=False).u, whole.u, atol=1e-3)
+    assert not torch.allclose(hmc(story, x, seed=1, **short).u, whole.u, atol=1e-3)
 
 
-def test_positive_latents_are_drawn_in_unbounded_space():
+@pytest.mark.parametrize(("chains", "draws"), [(32, 100), pytest.param(4, 1500, marks=pytest.mark.soak)])
+def test_positive_latents_are_drawn_in_unbounded_space(chains, draws):
     """z ~ Gamma(3, 2), x ~ Poisson(z): z | x ~ Gamma(3 + x, 3)."""
 
     def model(x):
@@ -127,10 +143,10 @@ def test_positive_latents_are_drawn_in_unbounded_space():
         pyro.sample("x", dist.Poisson(z), obs=x)
 
     x = number([0.0, 2.0, 9.0])
-    found = hmc(Written(model, model), x, draws=1500, warm_up=200, progress=False)
+    found = hmc(Written(model, model), x, draws=draws, warm_up=200, chains=chains, progress=False)
     u = found.u[..., 0]
     mean, variance = torch.digamma(3 + x) - math.log(3), torch.polygamma(1, 3 + x)  # of log z
-    assert ((u.mean((0, 1)) - mean) / (variance / found.ess[:, 0]).sqrt()).abs().max() < 4
+    assert ((u.mean((0, 1)) - mean) / (variance / found.ess[:, 0]).sqrt()).abs().max() < 5
     torch.testing.assert_close(u.var((0, 1)), variance, rtol=0.25, atol=0)
 
 

@@ -34,10 +34,11 @@ def test_an_exact_family_has_an_amortisation_gap_alone():
     assert ", unresolved" in str(found)
 
 
-def test_a_diagonal_familys_approximation_gap_is_that_of_its_precisions():
+@pytest.mark.parametrize(("rows", "flow_steps"), [(10, 50), pytest.param(20, 600, marks=pytest.mark.soak)])
+def test_a_diagonal_familys_approximation_gap_is_that_of_its_precisions(rows, flow_steps):
     """min KL(q || p) over diagonal q: 1/2 (sum log P_ii - log det P), with P the posterior's precision."""
     story, x, _, precision = correlated()
-    found = gaps(story, x[:20], progress=False)
+    found = gaps(story, x[:rows], flow_steps=flow_steps, progress=False)
     truth = 0.5 * (precision.diagonal().log().sum() - precision.logdet()).item()
     gap = {gap.name: gap for gap in found.summary()}["approximation gap"]
     assert truth > 0.5
@@ -46,10 +47,11 @@ def test_a_diagonal_familys_approximation_gap_is_that_of_its_precisions():
     assert (found.full.elbo - found.log_p.estimate).abs().max() < 0.1
 
 
-def test_a_banana_has_less_of_a_gap_beyond_a_flow():
+@pytest.mark.parametrize(("particles", "flow_steps"), [(1500, 300), pytest.param(2000, 600, marks=pytest.mark.soak)])
+def test_a_banana_has_less_of_a_gap_beyond_a_flow(particles, flow_steps):
     story, x = banana()
     log_p, _, _ = by_quadrature(story, x)
-    found = gaps(story, x, 2000, progress=False)
+    found = gaps(story, x, particles, flow_steps=flow_steps, progress=False)
     assert ((found.log_p.estimate - log_p).abs() < 4 * found.log_p.standard_error + 0.005).all()
     assert (found.approximation > 0.15).all()
     error = (found.flow.elbo_standard_error.square() + found.diagonal.elbo_standard_error.square()).sqrt()

@@ -58,7 +58,8 @@ def elbo(story, x, q, draws=8000):
     return (log_joint(story, x, {"z": u}) - q.log_prob(u)).mean(0)
 
 
-def test_a_banana_has_a_gap_for_normals_and_less_of_one_for_a_flow():
+@pytest.mark.parametrize("steps", [250, pytest.param(600, marks=pytest.mark.soak)])
+def test_a_banana_has_a_gap_for_normals_and_less_of_one_for_a_flow(steps):
     story, x = banana()
     log_p, _, _ = by_quadrature(story, x)
     gaps = {}
@@ -66,7 +67,7 @@ def test_a_banana_has_a_gap_for_normals_and_less_of_one_for_a_flow():
         found = local_normal(story, x, 300, 32, covariance, progress=False, tolerance=0.002)
         q = torch.distributions.MultivariateNormal(found.loc, scale_tril=found.scale_tril)
         gaps[covariance] = log_p - elbo(story, x, q)
-    flow = local_flow(story, x, progress=False)
+    flow = local_flow(story, x, steps=steps, progress=False)
     u, log_q = flow.rsample(torch.randn(8000, 3, 2).double())
     log_w = log_joint(story, x, {"z": u}) - log_q
     gaps["flow"] = log_p - log_w.mean(0)

@@ -128,6 +128,7 @@ def test_figures_do_not_depend_on_the_mode_that_the_story_is_in(name):
     assert str(found[0]) == str(found[1])
 
 
+@pytest.mark.soak  # in the suite among the tests of processes, which take seconds to start
 def test_nor_do_several_processes():
     story = disturbed(vae())
     x = torch.bernoulli(torch.full((6, 5), 0.4))

@@ -1,5 +1,7 @@
 """Every way to infer z from x, where the answer is known."""
 
+from functools import partial
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -26,11 +28,17 @@ BIAS = {"semi-amortised": 0.25, "local flow": 0.1}
 """What a method leaves by design, in posterior deviations: few steps, or a stopping rule. None for the others."""
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_posterior_of_a_linear_gaussian_story(method):
+@pytest.mark.parametrize(
+    ("method", "rows", "draws"),
+    [
+        *((method, 5, 1000) for method in FAST),
+        ("nuts", 1, 150),
+        pytest.param("nuts", 2, 200, marks=pytest.mark.soak),
+    ],
+)
+def test_the_posterior_of_a_linear_gaussian_story(method, rows, draws):
     """Means and log-variances within 4.5 standard errors of the draws that they are taken from, and what is left."""
     known = LinearGaussian()
-    rows, draws = (2, 200) if method == "nuts" else (5, 1000)
     x, story = known.data(rows), known.story(widen=1.4, shift=0.3 if method != "amortised" else 0.0)
     before = fingerprint(story)
     found = infer(story, x, method, draws, progress=False)
@@ -54,17 +62,25 @@ def test_the_posterior_of_a_linear_gaussian_story(method):
         assert found.r_hat.max() < 1.05
 
 
-@pytest.mark.parametrize("method", ["local full", "local flow", "laplace", "hmc", "nuts"])
-def test_the_covariance_of_a_correlated_posterior(method):
+@pytest.mark.parametrize(
+    ("method", "rows", "draws"),
+    [
+        *((method, 4, 1600) for method in ("local full", "local flow", "laplace", "hmc")),
+        pytest.param("nuts", 1, 400, marks=pytest.mark.soak),
+    ],
+)
+def test_the_covariance_of_a_correlated_posterior(method, rows, draws, monkeypatch):
     """Second moments in coordinates where it is N(0, I), within 4.5 standard errors; those of a diagonal q are not."""
+    monkeypatch.setitem(METHODS, "hmc", partial(METHODS["hmc"], chains=16, warm_up=150))
     story, x, mean, precision = correlated()
-    rows, draws = (1, 400) if method == "nuts" else (4, 2000)
     x, mean, root = x[:rows], mean[:rows], torch.linalg.cholesky(precision)
     second = torch.ones(3, 3).triu().nonzero().T
 
     def moments(name):
         w = (infer(story, x, name, draws, progress=False).draws - mean) @ root
-        products = (w[..., second[0]] * w[..., second[1]]).reshape(-1, {"hmc": 4}.get(name, 2), rows, 6).transpose(0, 1)
+        products = (
+            (w[..., second[0]] * w[..., second[1]]).reshape(-1, {"hmc": 16}.get(name, 2), rows, 6).transpose(0, 1)
+        )
         off = products.mean((0, 1)) - (second[0] == second[1]).double()
         return off.abs(), products.flatten(0, 1).std(0) / effective_draws(products).sqrt()
 
@@ -76,7 +92,8 @@ def test_the_covariance_of_a_correlated_posterior(method):
 
 
 @pytest.mark.parametrize("method", ["amortised", "local diagonal", "laplace", "resampled", "hmc"])
-def test_no_datum_depends_on_the_others(method):
+def test_no_datum_depends_on_the_others(method, monkeypatch):
+    monkeypatch.setitem(METHODS, "hmc", partial(METHODS["hmc"], warm_up=30))
     known = LinearGaussian()
     x, story = known.data(4), known.story(widen=1.4, shift=0.3)
     whole = infer(story, x, method, 40, progress=False).draws
@@ -85,39 +102,43 @@ def test_no_datum_depends_on_the_others(method):
     torch.testing.assert_close(whole[:, 2:3], alone, atol=1e-8, rtol=0)
 
 
-def test_a_banana_by_long_chains_and_by_quadrature():
+@pytest.mark.parametrize(("chains", "draws"), [(32, 125), pytest.param(4, 1000, marks=pytest.mark.soak)])
+def test_a_banana_by_long_chains_and_by_quadrature(chains, draws):
     story, x = banana()
     _, mean, variance = by_quadrature(story, x)
-    found = hmc(story, x, 1000, 400, progress=False)
-    assert found.r_hat.max() < 1.05
-    assert ((found.u.mean((0, 1)) - mean) / (variance / found.ess).sqrt()).abs().max() < 4.5
+    found = hmc(story, x, draws, 200, chains, progress=False)
+    assert found.r_hat.max() < (1.2 if draws < 1000 else 1.05)
+    assert ((found.u.mean((0, 1)) - mean) / (variance / found.ess).sqrt()).abs().max() < 5
     squares = (found.u - mean).square()
     error = squares.flatten(0, 1).std(0) / effective_draws(squares).sqrt()
-    assert ((squares.mean((0, 1)) - variance) / error).abs().max() < 4.5
+    assert ((squares.mean((0, 1)) - variance) / error).abs().max() < 5
     assert (error < 0.2 * variance).all()
     narrow = infer(story, x, "local diagonal", progress=False)
     assert (narrow.variance / variance).log().mean() < -0.2  # what KL(q || p) does
 
 
 def test_chains_that_are_made_not_to_mix_say_so():
-    """Two far modes, prior draws in both: no trajectory crosses."""
+    """Two far modes, the guide's draws in one and the prior's in the other: no trajectory crosses."""
 
     def model(x):
-        z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 3.0))
-        pyro.sample("x", dist.Normal(z.square(), 0.05), obs=x)
+        z = pyro.sample("z", dist.Normal(torch.full_like(x, -3.0), 1.0))
+        pyro.sample("x", dist.Normal(z.square(), 0.5), obs=x)
 
     story = Written(model, lambda x: pyro.sample("z", dist.Normal(x.sqrt(), 0.1)))
-    x = torch.tensor([9.0, 16.0]).double()
-    stuck = hmc(story, x, 200, 200, chains=6, progress=False)
+    x = torch.tensor([9.0, 12.0]).double()
+    stuck = hmc(story, x, 50, 60, chains=16, progress=False)
     assert stuck.r_hat.min() > 2
     known = LinearGaussian()
-    assert hmc(known.story(), known.data(3), 400, 200, progress=False).r_hat.max() < 1.03
+    assert hmc(known.story(), known.data(3), 100, 60, chains=32, progress=False).r_hat.max() < 1.1
 
 
-def test_the_leaderboard_of_a_story_whose_guide_is_off():
+@pytest.mark.parametrize(
+    ("rows", "draws", "warm_up"), [(12, 300, 100), pytest.param(12, 800, 300, marks=pytest.mark.soak)]
+)
+def test_the_leaderboard_of_a_story_whose_guide_is_off(rows, draws, warm_up):
     known = LinearGaussian()
-    x, story = known.data(12), known.story(widen=0.6, shift=0.2)
-    against = reference(story, x, 800, 300, progress=False)
+    x, story = known.data(rows), known.story(widen=0.6, shift=0.2)
+    against = reference(story, x, draws, warm_up, progress=False)
     methods = ["amortised", "local diagonal", "laplace", "resampled"]
     found = leaderboard(story, x, known.log_evidence(x), against, methods, 800, 60, progress=False)
     rows = {entry.method: entry.summary() for entry in found}
@@ -139,7 +160,7 @@ def test_a_missed_mode_shows_in_the_moments_and_the_calibration():
     story, x = two_planes()
     log_p, mean, variance = by_quadrature(story, x)
     assert mean[:, 0].abs().max() < 1e-6
-    against = reference(story, x, 400, 200, progress=False)._replace(mean=mean, variance=variance)
+    against = reference(story, x, 20, 20, progress=False)._replace(mean=mean, variance=variance)
     against = against._replace(r_hat=torch.ones_like(mean))
     entry = next(iter(leaderboard(story, x, log_p, against, ["local full"], 400, 60, progress=False)))
     row = entry.summary()

@@ -4,9 +4,11 @@ from functools import partial
 
 import pytest
 import torch
+from stories import fingerprint
 from torch import nn
+from torch.multiprocessing import get_context
 
-from ppvae.inference import annealed, importance, in_processes
+from ppvae.inference import annealed, importance, in_processes, workers
 from ppvae.inference.evidence import COLUMNS
 from ppvae.inference.workers import _shares
 from ppvae.known import LinearGaussian
@@ -14,7 +16,8 @@ from ppvae.models import VAE, guides, likelihoods, priors
 from ppvae.models.missing import masked
 
 
-def test_figures_are_the_same_to_the_last_bit_with_equal_rows_among_the_data():
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.soak)])
+def test_figures_are_the_same_to_the_last_bit_with_equal_rows_among_the_data(processes):
     known = LinearGaussian()
     x, story = known.data(11), known.story(widen=1.4, shift=0.2)
     x[7], x[9] = x[2], x[2]
@@ -22,13 +25,16 @@ def test_figures_are_the_same_to_the_last_bit_with_equal_rows_among_the_data():
     batch = masked(x)
     estimator = partial(importance, particles=60, progress=False)
     alone = estimator(story, batch)
-    shared = in_processes(estimator, story, batch, 3)
+    before = fingerprint(story)
+    shared = in_processes(estimator, story, batch, processes)
+    assert fingerprint(story) == before
     for name in COLUMNS:
         assert torch.equal(getattr(shared, name), getattr(alone, name)), name
     assert (shared.bound, shared.method, shared.measure) == (alone.bound, alone.method, alone.measure)
     assert len({alone.estimate[row].item() for row in (2, 7, 9)}) == 3  # equal data have draws of their own
 
 
+@pytest.mark.soak
 def test_data_that_move_together_are_the_same_but_for_rounding():
     known = LinearGaussian()
     estimator = partial(annealed, particles=4, distributions=5, progress=False)
@@ -79,7 +85,10 @@ def test_what_cannot_be_sent_is_refused_in_one_line():
         in_processes(lambda story, data: None, LinearGaussian().story(), LinearGaussian().data(6), 2)
 
 
-def test_errors_of_a_process_come_back():
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.soak)])
+def test_errors_of_a_process_come_back(start, monkeypatch):
+    monkeypatch.setattr(workers, "get_context", lambda _: get_context(start))  # a fork imports nothing again
     known = LinearGaussian()
     with pytest.raises(ValueError, match="particles should be at least 1, got 0"):
         in_processes(partial(importance, particles=0, progress=False), known.story(), known.data(6), 2)

@@ -4,6 +4,7 @@ import inspect
 import math
 import textwrap
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +15,11 @@ from ppvae.inference.objectives import divergences, enumeration, modes, pathwise
 from ppvae.inference.streams import keys
 from ppvae.inference.tally import Tally
 from ppvae.inference.weights import Draws
+from ppvae.known import LinearGaussian
 from ppvae.selfcheck import LIMIT, invariance, selfcheck
 from ppvae.selfcheck import evidence as of_evidence
 from ppvae.selfcheck import objectives as of_objectives
+from ppvae.selfcheck import posteriors as of_posteriors
 from ppvae.selfcheck.checks import against, at_least, at_most, equal
 from ppvae.selfcheck.evidence import bound_checks, evidence_checks, flag_checks
 from ppvae.selfcheck.invariance import invariance_checks
@@ -27,9 +30,19 @@ weights_module = inspect.getmodule(Draws)
 laplace_module = inspect.getmodule(laplace_function)
 
 
-@pytest.fixture(scope="module")
-def checks():
-    return list(selfcheck())
+@pytest.fixture(scope="module", params=["some", pytest.param("all", marks=pytest.mark.soak)])
+def checks(request):
+    """All, or without what is slow: two of the stories, two of four estimators that no layout changes, flows."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "some":
+            stories, estimators, slow = of_evidence.cases()[:2], invariance._estimators(0), of_posteriors.infer
+            quick = {"importance": estimators["importance"], "annealed": partial(estimators["annealed"], particles=2)}
+            patch.setattr(of_evidence, "cases", lambda: stories)
+            patch.setattr(invariance, "_estimators", lambda seed: quick)
+            patch.setattr(
+                of_posteriors, "infer", lambda *of, **how: (exact_draws if "flow" in of[2] else slow)(*of, **how)
+            )
+        yield list(selfcheck())
 
 
 def failed(found):
@@ -221,10 +234,18 @@ POSTERIORS = {
 local_densities = local.model_densities
 
 
+def exact_draws(story, x, method, draws, **_):
+    known = LinearGaussian()
+    noise = torch.randn(draws, *known.posterior_mean(x).shape).double()
+    root = torch.linalg.cholesky(known.posterior_covariance)
+    return SimpleNamespace(draws=known.posterior_mean(x) + noise @ root.mT)
+
+
 @pytest.mark.parametrize("name", POSTERIORS)
 def test_a_mistake_in_a_posterior_is_seen(name, monkeypatch):
     (where, what, instead), seen = POSTERIORS[name]
     monkeypatch.setattr(where, what, instead)
+    monkeypatch.setattr(of_posteriors, "infer", exact_draws)  # slow, and right whatever the mistake
     found = [check.what for check in posterior_checks() if not check.passed]
     assert found
     assert all(what.startswith(seen) for what in found)
