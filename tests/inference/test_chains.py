@@ -177,21 +177,21 @@ def test_where_x_tells_nothing_chains_start_at_draws_from_the_prior():
     prior = dist.Normal(number(0.0), 1.0)
     story = one_latent(prior, lambda z: dist.Normal(0 * z, 1.0), lambda x: dist.Normal(0 * x, 0.1))
     x = torch.zeros(20).double()
-    first = chains.starts(story, (x,), unconstrain(story, (x,), "HMC"), keys((x,), 0), 128)[64:, :, 0]
-    error = ((2 / chains.PICKED_FROM + 2 / 64) / 20) ** 0.5  # of the draws, and of picking among them
+    first = chains_module.starts(story, (x,), unconstrain(story, (x,), "HMC"), keys((x,), 0), 128)[64:, :, 0]
+    error = ((2 / chains_module.PICKED_FROM + 2 / 64) / 20) ** 0.5  # of the draws, and of picking among them
     assert abs(first.square().mean() - 1) < 5 * error < 0.25
 
 
 def test_trajectories_differ_in_length_and_scales_are_tuned_once(monkeypatch):
     """Those of one length may all end where they began; scales that followed the chains would bias them."""
-    lengths, scales, plain = [], [], chains.transition
+    lengths, scales, plain = [], [], chains_module.transition
 
     def spied(log_density, u, step, scale, noise, leapfrog):
         lengths.append(leapfrog)
         scales.append(scale.clone())
         return plain(log_density, u, step, scale, noise, leapfrog)
 
-    monkeypatch.setattr(chains, "transition", spied)
+    monkeypatch.setattr(chains_module, "transition", spied)
     known = LinearGaussian()
     hmc(known.story(), known.data(1), draws=30, warm_up=30, leapfrog=3, progress=False)
     assert set(lengths) == {1, 2, 3}
