@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ppvae.compilation.adam import Operators
-from ppvae.compilation.gaps import Gap, gap, norm, value_gap
+from ppvae.compilation.differences import Gap, gap, norm, value_gap
 from ppvae.compilation.tracing import Graph, Loss, lent, untouched
 
 Run = Callable[[Sequence[Tensor]], Sequence[Tensor]]

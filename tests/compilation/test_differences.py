@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ppvae.compilation.gaps import gap, norm, value_gap
+from ppvae.compilation.differences import gap, norm, value_gap
 
 INF, NAN = math.inf, math.nan
 
