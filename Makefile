@@ -14,7 +14,7 @@ test: .venv/ready lint
 	OMP_NUM_THREADS=1 $(SUITE)
 
 # What the suite has no time for: the full forms of slow tests, and the suite as it rounds on other processors and with
-# other seeds. Hours; every line runs, whatever another did, and the last lines say what failed.
+# other seeds. An hour and more; every line runs, whatever another did, and the last lines say what failed.
 soak: .venv/ready
 	@failed=""; try() { \
 	  echo "== $$*"; env OMP_NUM_THREADS=1 "$$@" || failed="$$failed\n  $$*"; \

@@ -51,10 +51,13 @@ def test_covariances_of_two_layers(chains, draws):
     exact = torch.cat([trace.trace.nodes[name]["value"] for name in ("top", "z")], dim=-1)
     error = exact.std(0) / found.ess.sqrt()
     assert ((found.u.mean((0, 1)) - exact.mean(0)) / error).abs().max() < 5.2  # 20 of them
+    wide = []
     for row in range(4):
         ours, theirs = (torch.cov(u.reshape(-1, 5).T) for u in (found.u[:, :, row], exact[:, row]))
         scale = theirs.diagonal().sqrt()
-        assert ((ours - theirs) / torch.outer(scale, scale)).abs().max() < 0.25
+        assert ((ours - theirs) / torch.outer(scale, scale)).abs().max() < 0.25  # +- 0.03
+        wide.append(torch.linalg.solve(theirs, ours).trace() / 5)
+    assert abs(torch.stack(wide).mean() - 1) < 0.06  # +- 0.009 over seeds
 
 
 @pytest.mark.parametrize(("chains", "draws"), [(64, 150), pytest.param(128, 800, marks=pytest.mark.soak)])

@@ -95,7 +95,7 @@ def test_signal_to_noise_grows_with_the_particles_of_dreg_and_falls_with_those_o
     )
     error = 1 / math.sqrt(rows)  # of each, where it is small
     for more, fewer in itertools.pairwise(reversed(single)):
-        assert fewer > more + 4 * error
+        assert fewer > more + 2 * error  # 0.19 and 0.07: 6 errors of a difference away
     for fewer, more in itertools.pairwise(double):
         assert more > 1.5 * fewer
     assert double[-1] > 100 * single[-1]

@@ -32,7 +32,7 @@ BIAS = {"semi-amortised": 0.25, "local flow": 0.1}
     ("method", "rows", "draws"),
     [
         *((method, 5, 1000) for method in FAST),
-        ("nuts", 1, 150),
+        ("nuts", 1, 200),
         pytest.param("nuts", 2, 200, marks=pytest.mark.soak),
     ],
 )
