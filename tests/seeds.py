@@ -95,5 +95,9 @@ class _Begin:
         from ppvae.inference import workers
 
         begin = workers._begin
-        _for_good.enter_context(shifted(self.by))
-        begin(threads, told)
+        if isinstance(begin, _Begin):  # a fork, whose seeds are moved as they were
+            torch.set_num_threads(threads)
+            workers.tell(told)
+        else:
+            _for_good.enter_context(shifted(self.by))
+            begin(threads, told)

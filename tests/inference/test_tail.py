@@ -21,8 +21,9 @@ def test_pareto_k_of_a_narrow_normal_proposal_is_one_minus_its_variance(scale):
     log_w = dist.Normal(0.0, 1.0).log_prob(z) - dist.Normal(0.0, scale).log_prob(z)
     k = pareto_k(log_w)
     # a slowly varying factor (log w)^-1/2 biases the fit at any finite sample: a stated 0.07, beside 4 standard errors
-    assert abs(k.mean().item() - (1 - scale**2)) < 0.07 + 4 * k.std().item() / math.sqrt(repeats)
-    assert (k.mean() > 0.7).item() == (1 - scale**2 > 0.7)
+    tolerance, truth = 0.07 + 4 * k.std().item() / math.sqrt(repeats), 1 - scale**2
+    assert abs(k.mean().item() - truth) < tolerance
+    assert (k.mean() > 0.7).item() == (truth > 0.7) or abs(truth - 0.7) < tolerance  # 0.75 is too near to tell
 
 
 def test_pareto_k_agrees_with_arviz():

@@ -108,7 +108,8 @@ class TestDensities:
         assert total.item() == pytest.approx(1, abs=self.tolerance(name))
 
     def tolerance(self, name):
-        return 1e-3 if name == "NeuralSpline" else 1e-6  # its density has corners, which a grid sees to fewer digits
+        """By how well a grid sees the density: one has corners, and another bends as its draws of weights say."""
+        return {"NeuralSpline": 1e-3, "InverseAutoregressiveFlow": 1e-4}.get(name, 1e-6)
 
     def test_samples_match_the_density(self, name):
         with torch.no_grad():
