@@ -67,7 +67,8 @@ class ByHand:
 
     def node(self, h):
         h = self.cell.activation(h)
-        return h / h.norm()
+        length = h.norm()
+        return h if length < 1e-3 else h / length  # of rectified units all may be zero, or nearly
 
     def merge(self, left, right):
         return self.node(self.cell.merging.weight @ torch.cat([left, right]) + self.cell.merging.bias)
@@ -85,7 +86,9 @@ class ByHand:
         nodes, chosen, lost = list(leaves), [], 0.0
         while len(nodes) > 1:
             losses = [self.loss(left, right) for left, right in pairwise(nodes)]
-            at = order[len(chosen)] if order is not None else min(range(len(losses)), key=losses.__getitem__)
+            least = min(losses) + 1e-13  # the leftmost of those that are alike but for rounding
+            first = next(place for place, loss in enumerate(losses) if loss <= least)
+            at = order[len(chosen)] if order is not None else first
             chosen.append(at)
             lost = lost + losses[at]
             nodes[at : at + 2] = [self.merge(nodes[at], nodes[at + 1])]
