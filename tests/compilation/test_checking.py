@@ -216,10 +216,10 @@ def test_one_check_is_enough_and_a_draw_that_is_flipped_once_is_none(inductor, m
 
 def test_what_a_kernel_leaves_out_is_not_what_lay_there(inductor, monkeypatch):
     """Of every 16 numbers it writes eight; the others may be those of Python the time before, which are right."""
-    right = []  # none of them is freed, so that no memory that is given out holds one
+    right = []  # none of them is freed, so that no memory that is given out holds one; nor do their sizes, by the sign
 
     def loss(x):
-        right.append(2 * x.exp())
+        right.append(-2 * x.exp())
         return right[-1]
 
     def compile(module, inputs, options):
