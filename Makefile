@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 SUITE := $(BIN)/pytest --numprocesses auto --dist worksteal
 
-.PHONY: demo test soak lint bench clean
+.PHONY: demo test soak lint api bench clean
 
 demo: .venv/ready
 	@rm -rf demo
@@ -35,6 +35,10 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The page of public names; a test holds that it is up to date.
+api: .venv/ready
+	@$(BIN)/python docs/make_api.py > docs/api.md
 
 # ROOT=folder measures on MNIST, which it should hold as torchvision lays it; made-up digits without
 bench: .venv/ready benchmarks/.venv/ready

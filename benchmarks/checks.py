@@ -17,7 +17,7 @@ from problem import HIDDEN, LATENT, LEARNING_RATE, PIXELS, digits
 import ppvae
 from ppvae import networks
 from ppvae.compilation import compiled
-from ppvae.models import VAE, guides, likelihoods, priors
+from ppvae.models import VAE, encoders, likelihoods, priors
 
 HERE = Path(__file__).parent
 EPOCHS, BATCH = 10, 128
@@ -42,7 +42,7 @@ def fit(x: torch.Tensor) -> None:
     story = VAE(
         priors.StandardNormal(LATENT),
         likelihoods.Bernoulli(networks.mlp(LATENT, [HIDDEN], PIXELS)),
-        guides.DiagonalNormal(networks.mlp(PIXELS, [HIDDEN], 2 * LATENT)),
+        encoders.DiagonalNormal(networks.mlp(PIXELS, [HIDDEN], 2 * LATENT)),
     )
     ppvae.fit(story, x, epochs=EPOCHS, batch_size=BATCH, lr=LEARNING_RATE, compile="always", progress=False)
 

@@ -25,8 +25,9 @@ from torch import Tensor
 import ppvae
 from ppvae import networks
 from ppvae.compilation import steps
-from ppvae.inference import blocks, importance, refined_sampling
-from ppvae.models import VAE, guides, likelihoods, priors
+from ppvae.inference import importance, refined_sampling
+from ppvae.inference.evidence import blocks
+from ppvae.models import VAE, encoders, likelihoods, priors
 
 HERE = Path(__file__).parent
 PARTICLES = 5000
@@ -41,7 +42,7 @@ def fitted(x: Tensor, epochs: int) -> VAE:
     story = VAE(
         priors.StandardNormal(LATENT),
         likelihoods.Bernoulli(networks.mlp(LATENT, [HIDDEN], PIXELS)),
-        guides.DiagonalNormal(networks.mlp(PIXELS, [HIDDEN], 2 * LATENT)),
+        encoders.DiagonalNormal(networks.mlp(PIXELS, [HIDDEN], 2 * LATENT)),
     )
     if epochs:
         ppvae.fit(story, x, epochs=epochs, batch_size=128, lr=LEARNING_RATE, progress=False)
@@ -95,7 +96,7 @@ def by_importance(story: VAE, x: Tensor) -> float:
 
     shown, blocks.track = blocks.track, clocked
     try:
-        importance(story, x, PARTICLES, progress=False)
+        importance(story, x, particles=PARTICLES, progress=False)
     finally:
         blocks.track = shown
     return median(times[len(times) // 2 :])
@@ -138,7 +139,7 @@ def evaluations(rows: int = 50, epochs: int = 40) -> dict[str, Any]:
     x = torch.from_numpy(digits(2048))
     story, short, count = fitted(x, epochs), steps.SHORT, 0
     x = x[:rows]
-    error = float(importance(story, x, PARTICLES, progress=False).standard_error.max())
+    error = float(importance(story, x, particles=PARTICLES, progress=False).standard_error.max())
 
     def counting(_: Any, inputs: tuple[Tensor, ...]) -> None:
         nonlocal count
@@ -147,7 +148,7 @@ def evaluations(rows: int = 50, epochs: int = 40) -> dict[str, Any]:
     hook = story.likelihood.network.register_forward_pre_hook(counting)
     steps.SHORT = math.inf  # ordinary Python alone calls the hook
     try:
-        evidence = refined_sampling(story, x, 100, target_error=TARGET, progress=False)
+        evidence = refined_sampling(story, x, particles=100, target_error=TARGET, progress=False)
     finally:
         hook.remove()
         steps.SHORT = short
@@ -170,7 +171,7 @@ def peak_memory(particles: int, rows: int) -> float:
 def _memory(particles: int, rows: int) -> float:
     x = torch.from_numpy(digits(8)).repeat(max(1, rows // 8), 1)[:rows]
     if particles:
-        importance(fitted(x, 0), x, particles, progress=False)
+        importance(fitted(x, 0), x, particles=particles, progress=False)
     status = Path("/proc/self/status").read_text(encoding="utf-8")  # getrusage counts the parent's memory too
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 

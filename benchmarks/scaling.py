@@ -18,7 +18,7 @@ import torch
 import ppvae
 from ppvae import networks
 from ppvae.inference import iwae
-from ppvae.models import VAE, guides, likelihoods, priors
+from ppvae.models import VAE, encoders, likelihoods, priors
 
 HERE = Path(__file__).parent
 PIXELS, HIDDEN, LATENT = 64, 32, 4
@@ -31,7 +31,7 @@ def seconds(rows: int, particles: int, epochs: int, batch_size: int) -> float:
     story = VAE(
         priors.StandardNormal(LATENT),
         likelihoods.Bernoulli(networks.mlp(LATENT, [HIDDEN], PIXELS)),
-        guides.DiagonalNormal(networks.mlp(PIXELS, [HIDDEN], 2 * LATENT)),
+        encoders.DiagonalNormal(networks.mlp(PIXELS, [HIDDEN], 2 * LATENT)),
     )
     x = torch.bernoulli(torch.full((rows, PIXELS), 0.3))
     start = time.perf_counter()

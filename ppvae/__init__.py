@@ -1,7 +1,33 @@
 """Variational autoencoders as probabilistic programs, with likelihood figures you can trust."""
 
-from ppvae.pretraining import pretrain
-from ppvae.runs import load
-from ppvae.train import History, fit
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["History", "fit", "load", "pretrain"]
+if TYPE_CHECKING:
+    from ppvae import data, inference, models, networks
+    from ppvae.experiments.runs import load
+    from ppvae.training.fit import History, fit
+    from ppvae.training.pretraining import pretrain
+
+__all__ = ["History", "data", "fit", "inference", "load", "models", "networks", "pretrain"]
+
+_ROOMS = {"data", "inference", "models", "networks"}
+_FUNCTIONS = {
+    "History": "ppvae.training.fit",
+    "fit": "ppvae.training.fit",
+    "load": "ppvae.experiments.runs",
+    "pretrain": "ppvae.training.pretraining",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What is imported when it is first used: `ppvae --help` needs no torch, and `ppvae.fit` no command line."""
+    if name in _ROOMS:
+        return import_module(f"ppvae.{name}")
+    if name in _FUNCTIONS:
+        return getattr(import_module(_FUNCTIONS[name]), name)
+    raise AttributeError(f"module 'ppvae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,10 +1,10 @@
-"""The contracts that hold the package together: five words as types, and no logic.
+"""The contracts that hold the package together: five words as types, what each may say beside, and who reads it.
 
 A part is an `nn.Module` whose call returns a Pyro distribution. Nothing inherits from these protocols:
 anything that fits one works everywhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -27,21 +27,13 @@ class Prior(Protocol):
 
 
 class Likelihood(Protocol):
-    """p(x | z): z `(..., latent)` to a distribution of batch_shape `(...)` and event_shape `(features,)`.
-
-    An attribute `outputs` says how many network outputs it takes per observed element (1 where there is none). They
-    lie side by side: first one for every element, then the next for every element.
-    """
+    """p(x | z): z `(..., latent)` to a distribution of batch_shape `(...)` and event_shape `(features,)`."""
 
     def __call__(self, z: Tensor, /) -> Distribution: ...
 
 
 class Encoder(Protocol):
-    """q(z | x): x `(..., features)` to a distribution of batch_shape `(...)` and event_shape `(latent,)`.
-
-    An attribute `outputs` says how many network outputs it takes per latent element (1 where there is none); a method
-    `outputs(latent)` says how many in all.
-    """
+    """q(z | x): x `(..., features)` to a distribution of batch_shape `(...)` and event_shape `(latent,)`."""
 
     def __call__(self, x: Tensor, /) -> Distribution: ...
 
@@ -80,3 +72,87 @@ class Objective(Protocol):
     """What `fit` minimises: a scalar, the mean over the batch, in nats per datum."""
 
     def __call__(self, story: Story, data: Batch, /) -> Tensor: ...
+
+
+# --- what a story or a part may say beside; `optional` asks, and knows what is meant where nothing is said
+
+
+class WithSeen(Protocol):
+    """A story that changes its batch before it runs, as one with missing values does; every run of a program asks."""
+
+    def seen(self, *batch: Tensor) -> tuple[Tensor, ...]:
+        """The batch as the programs see it. Two that differ only where a value is missing are the same one here."""
+        ...
+
+
+class WithScores(Protocol):
+    """A story whose figures are not of p(x); every saved figure and every comparison asks."""
+
+    scores: str  # such as "p(x | labels)"
+
+
+class WithLibrary(Protocol):
+    """A likelihood, or its story, that takes the total count of every row beside z; who makes a batch asks."""
+
+    library: bool
+
+
+class WithPrior(Protocol):
+    """A story whose prior may be fitted to its codes afterwards: `evaluation.scoring` asks."""
+
+    prior: Prior
+    prior_site: str  # the latent that it is of; "z" where nothing is said
+    given: bool  # whether the prior takes labels, so that none can be put in its place
+
+
+class WithLabels(Protocol):
+    """A story of labels that can do without them; measures of its codes ask."""
+
+    labels_may_miss: bool
+
+
+class WithOutputs(Protocol):
+    """A part that takes more than one network output an element, side by side; who sizes its network asks.
+
+    A likelihood says how many for each observed element; an encoder for each latent one, or, by a method, in all.
+    """
+
+    outputs: int | Callable[[int], int]
+
+
+class WithOutputBias(Protocol):
+    """A likelihood that says where its network's output should start; `--output_bias` asks."""
+
+    def output_bias(self, x: Tensor) -> Tensor:
+        """From data `(rows, features)` to `(outputs * features,)`."""
+        ...
+
+
+class WithObserved(Protocol):
+    """A distribution that is fitted to what it scores, and so to the observed part alone; a mask asks."""
+
+    def observed(self, mask: Tensor) -> Distribution: ...
+
+
+UNSAID: dict[str, Any] = {
+    "seen": None,
+    "scores": "",
+    "library": False,
+    "prior": None,
+    "prior_site": "z",
+    "given": False,
+    "labels_may_miss": False,
+    "outputs": 1,
+    "output_bias": None,
+    "observed": None,
+}
+"""What is meant where a story or a part says nothing."""
+
+
+def optional(holder: Any, name: str) -> Any:
+    """What a story, a part or a distribution says of itself by an attribute of the protocols above.
+
+    >>> optional(object(), "prior_site"), optional(object(), "outputs")
+    ('z', 1)
+    """
+    return getattr(holder, name, UNSAID[name])

@@ -1,36 +1,27 @@
-"""The command line: which commands there are, and how a mistake is said. The commands know everyone."""
+"""The command line: which commands there are, and how a mistake is said.
+
+What a command needs is imported when it is named, so that help and version are there at once.
+"""
 
 import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
 from importlib.metadata import version
-from types import ModuleType
+from typing import NoReturn
 
-from jsonargparse import ArgumentParser
-
-from ppvae.arguments import PartsInBrief, parse, part_help
-from ppvae.commands import compare, evaluate, fit, gaps, posteriors, selfcheck
-
-COMMANDS: dict[str, ModuleType] = {
-    "fit": fit,
-    "evaluate": evaluate,
-    "compare": compare,
-    "gaps": gaps,
-    "posteriors": posteriors,
-    "selfcheck": selfcheck,
-}
+from ppvae.commands import COMMANDS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what a person can mend is one line on standard error and exit status 2."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        words = sys.argv[1:] if arguments is None else arguments
-        if text := part_help(words):
-            print(text)
-            return 0
-        options = parse(command_line(), words)
-        if options.command is None:
+        if not words or words[0].startswith("-"):
+            command_line().parse_args(words)
             raise ValueError(f"name a command: {', '.join(COMMANDS)} (ppvae --help tells more)")
-        return COMMANDS[options.command].run(options[options.command]) or 0
+        return run(words[0], words[1:])
     except (ValueError, OSError) as error:
         message = (str(error).strip() or type(error).__name__).splitlines()[0]
         print(f"ppvae: error: {message}", file=sys.stderr)
@@ -40,21 +31,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def run(name: str, words: Sequence[str]) -> int:
+    """Run a command by its name and the words after it; its exit status."""
+    if name not in COMMANDS:
+        nearest = get_close_matches(name, COMMANDS, n=len(COMMANDS), cutoff=0.0)
+        raise ValueError(f"unknown command '{name}': it should be one of {', '.join(nearest)}")
+    from ppvae.experiments.options import parse, part_help
+
+    if text := part_help(words):
+        print(text)
+        return 0
+    command = import_module(f"ppvae.commands.{name}")
+    return command.run(parse(command.options(), words)) or 0
+
+
 def command_line() -> ArgumentParser:
-    text = "Variational autoencoders on Pyro."
-    parser = ArgumentParser(
+    """What stands before a command."""
+    commands = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
+    parser = _Parser(
         prog="ppvae",
-        exit_on_error=False,
+        usage="ppvae [--version] [--help] COMMAND ...",
         allow_abbrev=False,
-        formatter_class=PartsInBrief,  # of every command too
-        description=text,
+        description="Variational autoencoders on Pyro.",
+        formatter_class=RawDescriptionHelpFormatter,
+        epilog=f"commands, each with its own --help:\n{commands}",
     )
     parser.add_argument("--version", action="version", version=f"ppvae {version('ppvae')}")
-    commands = parser.add_subcommands(required=False, dest="command")
-    for name, command in COMMANDS.items():
-        commands.add_subcommand(name, command.options(), help=command.options().description)
     return parser
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+class _Parser(ArgumentParser):
+    """Whose mistakes are said where all are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from ppvae import networks
-from ppvae.models import assemble, guides, likelihoods, priors
+from ppvae.models import assemble, encoders, likelihoods, priors
 
 PRIORS = {
     "StandardNormal": priors.StandardNormal,
@@ -67,17 +67,17 @@ LIKELIHOODS = {  # and data that each can score
 }
 
 ENCODERS = {
-    "DiagonalNormal": guides.DiagonalNormal,
-    "PointMass": guides.PointMass,
-    "FullNormal": guides.FullNormal,
-    "LowRankNormal": guides.LowRankNormal,
-    "NormalMixture": partial(guides.NormalMixture, components=2),
-    "InverseAutoregressiveFlow": partial(guides.InverseAutoregressiveFlow, hidden=[8], context=4),
-    "NeuralSpline": partial(guides.NeuralSpline, hidden=[8], context=4, bins=4),
-    "Sylvester": partial(guides.Sylvester, transforms=2, context=4),
-    "OneHotCategorical": guides.OneHotCategorical,
-    "GumbelSoftmax": guides.GumbelSoftmax,
-    "VonMisesFisher": guides.VonMisesFisher,
+    "DiagonalNormal": encoders.DiagonalNormal,
+    "PointMass": encoders.PointMass,
+    "FullNormal": encoders.FullNormal,
+    "LowRankNormal": encoders.LowRankNormal,
+    "NormalMixture": partial(encoders.NormalMixture, components=2),
+    "InverseAutoregressiveFlow": partial(encoders.InverseAutoregressiveFlow, hidden=[8], context=4),
+    "NeuralSpline": partial(encoders.NeuralSpline, hidden=[8], context=4, bins=4),
+    "Sylvester": partial(encoders.Sylvester, transforms=2, context=4),
+    "OneHotCategorical": encoders.OneHotCategorical,
+    "GumbelSoftmax": encoders.GumbelSoftmax,
+    "VonMisesFisher": encoders.VonMisesFisher,
 }
 
 ENCODER_OF = {  # a prior whose support is not all of R^latent: the encoder that goes with it

@@ -70,7 +70,7 @@ def shifted(by: int):
     before = offset
     with ExitStack() as stack:
         if by:
-            from ppvae.inference import workers
+            from ppvae.inference.evidence import workers
 
             for (module, name), new in INSTEAD.items():
                 stack.enter_context(patch.object(module, name, new))
@@ -92,7 +92,7 @@ class _Begin:
         self.by = by
 
     def __call__(self, threads: int, told: Any) -> None:
-        from ppvae.inference import workers
+        from ppvae.inference.evidence import workers
 
         begin = workers._begin
         if isinstance(begin, _Begin):  # a fork, whose seeds are moved as they were

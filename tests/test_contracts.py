@@ -15,13 +15,13 @@ from torch import nn
 import ppvae
 from ppvae import networks
 from ppvae.inference import elbo, iwae, log_weights
-from ppvae.models import Autoencoder, assemble, guides, likelihoods, priors
+from ppvae.models import Autoencoder, assemble, encoders, likelihoods, priors
 
 
 def test_no_part_is_left_out():
     assert set(priors.__all__) == {*(name.split()[0] for name in PRIORS), "Flat"}
     assert set(likelihoods.__all__) == {name.split()[0] for name in LIKELIHOODS}
-    assert set(guides.__all__) == {name.split()[0] for name in ENCODERS}
+    assert set(encoders.__all__) == {name.split()[0] for name in ENCODERS}
 
 
 @pytest.mark.parametrize("parts", PARTS, ids=lambda parts: " ".join(parts.values()))
@@ -103,7 +103,7 @@ class UsersPrior(nn.Module):
 def test_a_users_own_prior_works_everywhere():
     torch.manual_seed(0)
     story = assemble(
-        UsersPrior, likelihoods.Normal, guides.DiagonalNormal, shape=(2,), latent=2, network=networks.MLP([8])
+        UsersPrior, likelihoods.Normal, encoders.DiagonalNormal, shape=(2,), latent=2, network=networks.MLP([8])
     )
     x = 2 + torch.randn(50, 2)
     ppvae.fit(story, x, epochs=5, lr=1e-2, progress=False)
@@ -178,7 +178,7 @@ def test_a_part_swapped_after_a_fit_is_trained_too():
 def test_nuts_runs_on_a_story_and_finds_its_posterior(draws):
     from pyro.infer import MCMC, NUTS
 
-    from ppvae.known import LinearGaussian
+    from ppvae.selfcheck.analytic import LinearGaussian
 
     known = LinearGaussian()
     story, x = known.story(), known.data(3)

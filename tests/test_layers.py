@@ -6,61 +6,49 @@ from pathlib import Path
 import pytest
 
 import ppvae
+from ppvae.base import UNSAID
 
 ROOT = Path(ppvae.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-ALLOWED = {  # the layer of each file: what of ppvae it may import, by prefix
-    "ppvae.base": (),
-    "ppvae.progress": (),
-    "ppvae.distributions": ("distributions",),
-    "ppvae.networks": ("base", "networks"),
-    "ppvae.files": (),
-    "ppvae.sources": ("files",),
-    "ppvae.observation": (),
-    "ppvae.data": ("observation", "sources"),
-    "ppvae.metrics": (),
-    "ppvae.models": ("base", "distributions", "networks", "models"),
-    "ppvae.inference": ("base", "progress", "inference"),
-    "ppvae.inference.blocks": ("base", "compilation.steps", "inference", "progress"),
-    "ppvae.inference.comparison": ("inference", "observation"),
-    "ppvae.compilation": ("compilation",),
-    "ppvae.batches": (),
-    "ppvae.state": ("base", "compilation", "inference"),
-    "ppvae.train": ("base", "batches", "compilation", "inference", "progress", "state"),
-    "ppvae.pretraining": ("base", "inference", "models", "networks", "train"),
-    "ppvae.plots": ("inference.comparison", "train"),
-    "ppvae.evidence_plots": ("inference.ladder", "inference.tail", "inference.weights", "plots"),
-    "ppvae.inference_plots": ("inference.calibration", "inference.gaps", "plots"),
-    "ppvae.report": ("inference.comparison", "observation"),
-    "ppvae.scoring": ("inference", "models"),
-    "ppvae.known": ("models",),
-    "ppvae.selfcheck": ("base", "inference", "known", "models.missing", "selfcheck"),
-    "ppvae.measure": ("data", "inference", "metrics"),
-    "ppvae.lineup": (
-        "arguments",
-        "build",
-        "data",
-        "files",
-        "inference",
-        "measure",
-        "observation",
-        "parts",
-        "pretraining",
-        "progress",
-        "scoring",
-        "train",
-        "trust",
+ALLOWED = {  # each room, from the lowest up: which rooms its files may import
+    "base": (),
+    "progress": (),
+    "data": (),
+    "distributions": (),
+    "compilation": (),
+    "networks": ("base",),
+    "inference.program": ("base",),
+    "inference.objectives": ("base", "inference.program"),
+    "inference.posteriors": ("base", "inference.program", "progress"),
+    "inference.evidence": ("base", "compilation", "inference.posteriors", "inference.program", "progress"),
+    "inference.diagnostics": ("base", "inference.evidence", "inference.posteriors", "inference.program"),
+    "inference": (
+        "inference.diagnostics",
+        "inference.evidence",
+        "inference.objectives",
+        "inference.posteriors",
+        "inference.program",
     ),
-    "ppvae.figures": ("base", "data", "files", "inference", "lineup", "measure", "models", "plots", "scoring", "train"),
-    "ppvae.parts": ("base", "inference.objectives", "models", "networks"),
-    "ppvae.trust": ("files", "parts"),
-    "ppvae.arguments": ("base", "data", "models", "networks", "parts", "train", "trust"),
-    "ppvae.build": ("arguments", "inference.objectives", "models", "observation", "parts"),
-    "ppvae.runs": ("arguments", "build", "data", "files", "inference", "models", "observation", "train", "trust"),
-    "ppvae.commands": ("",),
-    "ppvae.cli": ("arguments", "commands"),
-    "ppvae": ("pretraining", "runs", "train"),
+    "models": ("base", "distributions", "networks"),
+    "training": ("base", "compilation", "inference", "models", "progress"),
+    "evaluation": ("base", "data", "inference", "models"),
+    "selfcheck": ("base", "inference", "models"),
+    "experiments": ("base", "data", "evaluation", "inference", "models", "networks", "progress", "training"),
+    "plots": ("base", "data", "evaluation", "experiments", "inference", "models", "training"),
+    "commands": (
+        "data",
+        "evaluation",
+        "experiments",
+        "inference",
+        "plots",
+        "progress",
+        "selfcheck",
+        "training",
+    ),
+    "cli": ("commands", "experiments"),
+    "__main__": ("cli",),
+    "": ("data", "experiments", "inference", "models", "networks", "training"),  # the package's face
 }
 
 
@@ -84,24 +72,56 @@ def imports_of(file):
 MODULES = {module_of(file) for file in FILES}
 
 
-def layer_of(module):
-    return max((name for name in ALLOWED if f"{module}.".startswith(f"{name}.")), key=len)
+def room_of(module):
+    inner = module.removeprefix("ppvae").removeprefix(".")
+    return max((room for room in ALLOWED if not room or f"{inner}.".startswith(f"{room}.")), key=len)
 
 
 @pytest.mark.parametrize("file", FILES, ids=module_of)
 def test_imports_go_one_way(file):
     module = module_of(file)
-    allowed = ALLOWED[layer_of(module)]
+    room = room_of(module)
     for target in imports_of(file):
         if target.startswith("ppvae."):
-            inner = target.removeprefix("ppvae.")
-            assert any(inner.startswith(prefix) for prefix in allowed), f"{module} may not import {target}"
+            other = room_of(target)
+            allowed = other == room or any(f"{other}.".startswith(f"{name}.") for name in ALLOWED[room])
+            assert allowed, f"{module} may not import {target}"
 
 
-def test_every_file_has_a_layer_of_its_own_name():
-    layers = {layer_of(module_of(file)) for file in FILES}
-    assert layers == set(ALLOWED)
-    assert [module_of(file) for file in FILES if layer_of(module_of(file)) == "ppvae"] == ["ppvae"]
+def test_no_room_may_import_one_above_it():
+    order = list(ALLOWED)
+    for room, allowed in ALLOWED.items():
+        assert all(order.index(name) < order.index(room) for name in allowed), room
+        assert list(allowed) == sorted(allowed), room
+
+
+def test_every_room_is_there_and_used():
+    """No file without a room, no room without a file, and no arrow that is allowed and not taken."""
+    assert {room_of(module_of(file)) for file in FILES} == set(ALLOWED)
+    assert [module_of(file) for file in FILES if not room_of(module_of(file))] == ["ppvae"]
+    taken = {room: set() for room in ALLOWED}
+    for file in FILES:
+        taken[room_of(module_of(file))] |= {room_of(t) for t in imports_of(file) if t.startswith("ppvae.")}
+    for room, allowed in ALLOWED.items():
+        for name in allowed:
+            assert any(f"{other}.".startswith(f"{name}.") for other in taken[room]), f"{room} -> {name}"
+
+
+def test_models_and_inference_never_meet():
+    for room in ("models", "inference"):
+        other = {"models": "ppvae.inference", "inference": "ppvae.models"}[room]
+        for file in (ROOT / room).rglob("*.py"):
+            assert not [target for target in imports_of(file) if target.startswith(other)], file
+
+
+def test_the_top_of_the_package_is_short():
+    assert {file.name for file in ROOT.glob("*.py")} <= {
+        "__init__.py",
+        "__main__.py",
+        "base.py",
+        "progress.py",
+        "cli.py",
+    }
 
 
 def test_no_cycle():
@@ -120,9 +140,33 @@ def test_no_cycle():
 
 
 def test_the_trainer_knows_neither_pyro_nor_models():
-    assert not [target for target in imports_of(ROOT / "train.py") if target.startswith(("pyro", "ppvae.models"))]
+    assert not [
+        target for target in imports_of(ROOT / "training" / "fit.py") if target.startswith(("pyro", "ppvae.models"))
+    ]
 
 
 def test_the_links_at_the_root_are_never_imported():
     for file in [*FILES, *Path(__file__).parent.rglob("*.py")]:
         assert not [t for t in imports_of(file) if t.split(".")[0] in {"models", "inference"}], file
+
+
+def test_what_a_story_may_say_is_asked_in_one_place():
+    """`base.optional` knows every name, and nobody else asks for one by `getattr` or `hasattr`."""
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and ast.unparse(node.func) in {"getattr", "hasattr"}
+                and file.name != "base.py"
+            ):
+                asked = node.args[1]
+                known = isinstance(asked, ast.Constant) and asked.value in UNSAID
+                assert not known or room_of(module_of(file)) == "distributions", f"{file}: {ast.unparse(node)}"
+
+
+def test_inference_knows_nothing_of_a_prior_or_a_likelihood():
+    """Any pair of programs will do: no attribute of a part is named there."""
+    parts = {"prior", "likelihood", "encoder", "penalty", "network"}
+    for file in (ROOT / "inference").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.Attribute) and node.attr in parts), f"{file}: {ast.unparse(node)}"

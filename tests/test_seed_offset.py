@@ -9,8 +9,8 @@ import seeds
 import torch
 
 from ppvae.inference import importance, in_processes
-from ppvae.inference.streams import begin_stream
-from ppvae.known import LinearGaussian
+from ppvae.inference.program.streams import begin_stream
+from ppvae.selfcheck.analytic import LinearGaussian
 
 pytestmark = pytest.mark.usefixtures("unshifted")
 

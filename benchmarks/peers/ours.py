@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from problem import HIDDEN, LATENT, LEARNING_RATE, PIXELS
 
-from ppvae import networks, train
+from ppvae import networks
 from ppvae.inference import elbo, iwae
-from ppvae.models import VAE, guides, likelihoods, priors
+from ppvae.models import VAE, encoders, likelihoods, priors
+from ppvae.training.fit import begin
+from ppvae.training.fit import run as run_epochs
 
 COMPILE = "auto"
 
@@ -21,11 +23,11 @@ def passes(x: np.ndarray, batch_size: int, particles: int) -> Callable[[int], fl
     story = VAE(
         priors.StandardNormal(LATENT),
         likelihoods.Bernoulli(networks.mlp(LATENT, [HIDDEN], PIXELS)),
-        guides.DiagonalNormal(networks.mlp(PIXELS, [HIDDEN], 2 * LATENT)),
+        encoders.DiagonalNormal(networks.mlp(PIXELS, [HIDDEN], 2 * LATENT)),
     )
     objective = elbo if particles == 1 else partial(iwae, particles=particles)
-    training = train.begin(story, LEARNING_RATE)
-    epochs = train.run(training, torch.from_numpy(x), objective, 10**6, batch_size, compile=COMPILE)
+    training = begin(story, LEARNING_RATE)
+    epochs = run_epochs(training, torch.from_numpy(x), objective, 10**6, batch_size, compile=COMPILE)
 
     def run(count: int) -> float:
         start = time.perf_counter()

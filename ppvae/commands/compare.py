@@ -8,18 +8,20 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from ppvae import data, figures, lineup, report, runs
-from ppvae.arguments import add_trust, fit_parser, parse
-from ppvae.inference.comparison import group_results, not_ranked
-from ppvae.measure import completeness_of_training_data
-from ppvae.observation import Observation
+from ppvae.commands import COMMANDS
+from ppvae.data.datasets import Missing
+from ppvae.data.observation import Observation
+from ppvae.evaluation.comparison import group_results, not_ranked
+from ppvae.evaluation.measure import completeness_of_training_data
+from ppvae.experiments import lineup, runs
+from ppvae.experiments.options import add_trust, fit_parser, new_parser, parse
+from ppvae.experiments.trust import named_words
+from ppvae.plots import figures, report
 from ppvae.progress import console, track
-from ppvae.trust import named_words
 
 
 def options() -> ArgumentParser:
-    text = "Fit a line-up and write a table, figures and a page."
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=text)
+    parser = new_parser("compare", COMMANDS["compare"])
     parser.add_argument("--config", action="config", help="a YAML file with any of these options")
     known = ", ".join(lineup.names())
     parser.add_argument("--lineup", type=str, default=None, help=f"{known}, or a YAML file of `name: words of a fit`")
@@ -34,7 +36,7 @@ def options() -> ArgumentParser:
     parser.add_argument("--data", type=str, default="digits", help="a known name, or a .npy, .npz, .csv or folder")
     parser.add_argument("--root", type=str, default="data", help="folder that holds torchvision's files")
     parser.add_argument("--label", type=str, default=None, help="the column of labels in a .csv file")
-    parser.add_argument("--missing", type=data.Missing, default="refuse", help="nan and empty cells: refuse or mask")
+    parser.add_argument("--missing", type=Missing, default="refuse", help="nan and empty cells: refuse or mask")
     parser.add_argument("--labelled", type=int | None, default=None, help="how many training labels a story is told")
     parser.add_argument("--latent", type=int, default=8, help="number of latent dimensions")
     parser.add_argument("--epochs", type=int, default=None, help="passes in every fit; 1,000 steps' worth, 10 to 100")

@@ -8,19 +8,23 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from torch import Tensor
 
-from ppvae import evidence_plots, figures, inference, runs
-from ppvae.arguments import Arguments, add_trust
-from ppvae.build import find_function
+from ppvae import inference
+from ppvae.commands import COMMANDS
+from ppvae.data.observation import Contract
+from ppvae.evaluation.scoring import give_density, score
+from ppvae.experiments import runs
+from ppvae.experiments.build import find_function
+from ppvae.experiments.options import Arguments, add_trust, new_parser
+from ppvae.experiments.parts import parameters
 from ppvae.inference import Evidence, ladder
-from ppvae.inference.annealing import Sandwich
-from ppvae.inference.evidence import error_of_mean
-from ppvae.inference.importance import draws
-from ppvae.inference.programs import batch_for, scored
-from ppvae.inference.tail import fit_tail, pareto_k
-from ppvae.inference.workers import in_processes
-from ppvae.observation import Contract
-from ppvae.parts import parameters
-from ppvae.scoring import give_density, score
+from ppvae.inference.evidence.annealing import Sandwich
+from ppvae.inference.evidence.evidence import error_of_mean
+from ppvae.inference.evidence.importance import draws
+from ppvae.inference.evidence.tail import fit_tail, pareto_k
+from ppvae.inference.evidence.workers import in_processes
+from ppvae.inference.program.traces import batch_for, scored
+from ppvae.plots import figures
+from ppvae.plots.evidence import Bounds, k_ladder, sandwich, weight_histogram
 
 METHODS: dict[str, Callable[..., Any]] = {
     "score": score,
@@ -48,12 +52,11 @@ Batch = tuple[Tensor, ...]
 
 
 def options() -> ArgumentParser:
-    text = "Estimate log p(x) of a run's data, with its errors."
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=text)
+    parser = new_parser("evaluate", COMMANDS["evaluate"])
     parser.add_argument("run", type=str, help="a folder that `ppvae fit` wrote")
     known = ", ".join(METHODS)
     parser.add_argument("--method", type=str, default="score", help=f"{known}, or an import path")
-    parser.add_argument("--method_args", type=Arguments, default={}, help="such as --method.distributions 1000")
+    parser.add_argument("--method_args", type=Arguments, default={}, help="such as --method.num_temperatures 1000")
     parser.add_argument("--particles", type=int, default=None, help="draws, or chains, per datum; the method's own")
     parser.add_argument("--target_error", type=float, default=None, help="nats per datum: as many draws as it takes")
     parser.add_argument("--split", type=str, default="test", help="train, valid or test")
@@ -137,30 +140,28 @@ def of_weights(story: Any, batch: Batch, particles: int, seed: int) -> figures.F
     heading = f"Weights of the guide's draws for datum {worst}, the worst of {rows}"
     steps = ladder(log_w)
     return {
-        "weights": (evidence_plots.weight_histogram(log_w[:, worst], tail, heading), ""),
-        "ladder": (evidence_plots.k_ladder({"the guide": steps}, f"Bound by K draws from the guide, {rows} data"), ""),
+        "weights": (weight_histogram(log_w[:, worst], tail, heading), ""),
+        "ladder": (k_ladder({"the guide": steps}, f"Bound by K draws from the guide, {rows} data"), ""),
     }
 
 
 def _certify(run: runs.Run, batch: Batch, method: "partial[Any]", options: Namespace) -> None:
     """Bounds from both sides on data that the story draws, with more and more temperatures, as text and picture."""
-    most = method.keywords["distributions"]
+    most = method.keywords["num_temperatures"]
     found = {}
     for distributions in sorted({max(1, most // part) for part in (8, 4, 2, 1)}):
-        found[distributions] = method(run.story, batch, distributions=distributions)
+        found[distributions] = method(run.story, batch, num_temperatures=distributions)
         print(f"{distributions} temperatures: {found[distributions]}")
     rows = len(batch[0])
     path = runs.write_bounds(run, found, f"bidirectional-{most}-{rows}", options.seed)
     title = f"log p(x) of {rows} simulated data, by annealing both ways"
-    pictures = {
-        "sandwich": (evidence_plots.sandwich({f"from the {method.keywords['start']}": bounds(found)}, title), "")
-    }
+    pictures = {"sandwich": (sandwich({f"from the {method.keywords['start']}": bounds(found)}, title), "")}
     print(f"saved in {path}\nfigures: {', '.join(map(str, figures.save_beside(pictures, path)))}")
 
 
-def bounds(found: dict[int, Sandwich]) -> evidence_plots.Bounds:
+def bounds(found: dict[int, Sandwich]) -> Bounds:
     """Means over the data and their Monte Carlo errors, by the number of temperatures."""
     sides = [[getattr(both, side) for both in found.values()] for side in ("lower", "upper")]
     means = [torch.stack([evidence.estimate.mean() for evidence in side]) for side in sides]
     errors = [torch.tensor([error_of_mean(evidence.standard_error) for evidence in side]) for side in sides]
-    return evidence_plots.Bounds(torch.tensor(list(found)), means[0], errors[0], means[1], errors[1])
+    return Bounds(torch.tensor(list(found)), means[0], errors[0], means[1], errors[1])

@@ -7,22 +7,26 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
-from ppvae import figures, inference_plots, runs
-from ppvae.arguments import add_trust
-from ppvae.inference.gaps import Difference, Gaps, gaps, generalisation
-from ppvae.inference.programs import batch_for, scored
+from ppvae.commands import COMMANDS
+from ppvae.experiments import runs
+from ppvae.experiments.options import add_trust, new_parser
+from ppvae.inference.diagnostics.gaps import Difference, Gaps, gaps, generalisation
+from ppvae.inference.program.traces import batch_for, scored
+from ppvae.plots import figures
+from ppvae.plots.inference import gap_bars
 
 FAMILIES = {"diagonal": "diagonal Normals", "full": "Normals of any covariance", "flow": "flows, for want of its own"}
 
 
 def options() -> ArgumentParser:
-    text = "Split what a run's bound gives away into approximation, amortisation and generalisation gap."
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=text)
+    parser = new_parser("gaps", COMMANDS["gaps"])
     parser.add_argument("run", type=str, help="a folder that `ppvae fit` wrote")
     parser.add_argument("--rows", type=int, default=200, help="of the first of the test data, and of the training data")
     parser.add_argument("--particles", type=int, default=1000, help="draws per datum, of log p(x) and every ELBO")
-    parser.add_argument("--steps", type=int, default=400, help="of the ascent of a Normal for each datum, at most")
-    parser.add_argument("--flow_steps", type=int, default=600, help="of the ascent of a flow for each datum, at most")
+    parser.add_argument("--num_steps", type=int, default=400, help="of the ascent of a Normal for each datum, at most")
+    parser.add_argument(
+        "--num_flow_steps", type=int, default=600, help="of the ascent of a flow for each datum, at most"
+    )
     parser.add_argument("--family", type=str, default=None, help="the guide's: diagonal, full or flow; by the guide")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     add_trust(parser)
@@ -38,7 +42,7 @@ def run(options: Namespace) -> None:
     parts: dict[str, Gaps] = {}
     for split in ("train", "test"):
         batch = batch_for(found.story, **drawn.tensors(split, options.rows))
-        chosen = {name: options[name] for name in ("particles", "steps", "flow_steps", "family", "seed")}
+        chosen = {name: options[name] for name in ("particles", "num_steps", "num_flow_steps", "family", "seed")}
         parts[split] = gaps(found.story, batch, **chosen)
     between = generalisation(parts["train"], parts["test"])
     print(f"{found.observation}; {scored(found.story) or 'p(x)'}, nats per datum, means over the first data of a split")
@@ -47,7 +51,7 @@ def run(options: Namespace) -> None:
         print(line)
     summary = {"seed": options.seed, **record(parts, between)}
     path = runs.write_measures(found, f"gaps-first{options.rows}-seed{options.seed}", summary, per_datum(parts))
-    pictures = {"bars": (inference_plots.gap_bars({k: v.summary() for k, v in parts.items()}, "Gaps of inference"), "")}
+    pictures = {"bars": (gap_bars({k: v.summary() for k, v in parts.items()}, "Gaps of inference"), "")}
     print(f"saved in {path}")
     print(f"figures: {', '.join(map(str, figures.save_beside(pictures, path)))}")
 

@@ -10,16 +10,19 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ppvae import figures, inference_plots, runs
-from ppvae.arguments import add_trust
-from ppvae.inference.checks import check_point_mass
-from ppvae.inference.leaderboard import SLOW, Measured, Reference, check_methods, leaderboard, reference
-from ppvae.inference.local_flow import flow_sampling, has_density
-from ppvae.inference.posteriors import METHODS, log_density_on
-from ppvae.inference.programs import as_seen, batch_for, placed
-from ppvae.inference_plots import Plane
+from ppvae.commands import COMMANDS
+from ppvae.evaluation.scoring import give_density
+from ppvae.experiments import runs
+from ppvae.experiments.options import add_trust, new_parser
+from ppvae.inference.diagnostics.leaderboard import SLOW, Measured, Reference, check_methods, leaderboard, reference
+from ppvae.inference.evidence.flow import flow_sampling, has_density
+from ppvae.inference.posteriors.methods import METHODS, log_density_on
+from ppvae.inference.program.checks import check_point_mass
+from ppvae.inference.program.prepared import prepared
+from ppvae.inference.program.traces import batch_for, placed
+from ppvae.plots import figures
+from ppvae.plots.inference import Plane, latent_plane, method_dots, rank_histograms
 from ppvae.progress import track
-from ppvae.scoring import give_density
 
 GUIDED = ("amortised", "semi-amortised", "resampled")
 """Methods that need a guide with a density."""
@@ -30,8 +33,7 @@ Batch = tuple[Tensor, ...]
 
 
 def options() -> ArgumentParser:
-    text = "Compare ways to infer z from x on a run's decoder: bounds, evidence, moments, calibration, seconds."
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=text)
+    parser = new_parser("posteriors", COMMANDS["posteriors"])
     parser.add_argument("run", type=str, help="a folder that `ppvae fit` wrote")
     known = ", ".join(METHODS)
     parser.add_argument(
@@ -39,8 +41,10 @@ def options() -> ArgumentParser:
     )
     parser.add_argument("--split", type=str, default="test", help="train, valid or test")
     parser.add_argument("--rows", type=int, default=30, help="of the first of the data")
-    parser.add_argument("--draws", type=int, default=1000, help="of every method for each datum")
-    parser.add_argument("--simulations", type=int, default=200, help="data of the story's own to calibrate by; 0: none")
+    parser.add_argument("--num_samples", type=int, default=1000, help="of every method for each datum")
+    parser.add_argument(
+        "--num_simulations", type=int, default=200, help="data of the story's own to calibrate by; 0: none"
+    )
     parser.add_argument(
         "--reference", type=int, default=2000, help="draws of each of 4 chains that are held to be right"
     )
@@ -60,10 +64,11 @@ def run(options: Namespace) -> None:
     given = give_density(story, batch_for(story, **dataset.drawn().tensors("train")))
     batch = placed(story, batch_for(story, **dataset.drawn(options.seed).tensors(options.split, options.rows)))
     methods, left_out = chosen_methods(story, batch, options.methods)
-    log_p = flow_sampling(story, batch, max(1000, options.draws), options.seed)
-    against = reference(story, batch, options.reference, seed=options.seed)
-    how = (log_p.estimate, against, methods, options.draws, options.simulations, options.seed)
-    measured = list(track(leaderboard(story, batch, *how), "methods", total=len(methods)))
+    log_p = flow_sampling(story, batch, particles=max(1000, options.num_samples), seed=options.seed)
+    against = reference(story, batch, num_samples=options.reference, seed=options.seed)
+    sizes = {name: options[name] for name in ("num_samples", "num_simulations", "seed")}
+    entries = leaderboard(story, batch, log_p.estimate, against, methods=methods, **sizes)
+    measured = list(track(entries, "methods", total=len(methods)))
     print(f"{found.observation}; the first {len(batch[0])} data of the {options.split} split, nats per datum")
     if given:
         print("the guide is a point mass: p(z) is a mixture of Gaussians fitted to the training codes")
@@ -85,9 +90,9 @@ def chosen_methods(story: Any, batch: Batch, asked: Sequence[str] | None) -> tup
     if asked is not None:
         check_methods(asked)
         if any(method in GUIDED for method in asked):
-            check_point_mass(story, as_seen(story, tuple(part[:1] for part in batch)))
+            check_point_mass(story, prepared(story, batch).first)
         return list(asked), []
-    if has_density(story, batch):
+    if has_density(prepared(story, batch)):
         return list(METHODS), []
     kept = [method for method in METHODS if method not in GUIDED]
     return kept, [f"left out, for want of a guide with a density: {', '.join(GUIDED)}"]
@@ -144,15 +149,15 @@ def _judged(p: float) -> str:
 def pictures(story: Any, batch: Batch, measured: Sequence[Measured], against: Reference) -> figures.Figures:
     """The table as dots, the ranks, and the planes of the first data, where there are two latent dimensions."""
     rows = [entry.summary() for entry in measured]
-    found: figures.Figures = {"methods": (inference_plots.method_dots(rows, "Ways to infer z from x, one decoder"), "")}
+    found: figures.Figures = {"methods": (method_dots(rows, "Ways to infer z from x, one decoder"), "")}
     ranks = {entry.method: entry.calibration for entry in measured if entry.calibration is not None}
     if ranks:
         heading = "Ranks of the true latents of simulated data: level where the posterior is right"
-        found["ranks"] = (inference_plots.rank_histograms(ranks, heading), "")
+        found["ranks"] = (rank_histograms(ranks, heading), "")
     if against.mean.shape[-1] == 2:
         planes = [plane(story, batch, measured, against, row) for row in range(min(SHOWN, len(batch[0])))]
         heading = "p(z | x) on a grid (shaded: 99, 90, 50, 10 % of its mass), and each method's draws"
-        found["planes"] = (inference_plots.latent_plane(planes, heading), "")
+        found["planes"] = (latent_plane(planes, heading), "")
     return found
 
 

@@ -8,6 +8,8 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
 
+from ppvae.commands import COMMANDS
+from ppvae.experiments.options import new_parser
 from ppvae.progress import track
 from ppvae.selfcheck import LIMIT, Check, selfcheck
 
@@ -25,8 +27,7 @@ EXPECTED = 160  # checks, about: how long the bar is
 
 
 def options() -> ArgumentParser:
-    text = "Check every objective, estimator and posterior against known answers, on this machine."
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=text)
+    parser = new_parser("selfcheck", COMMANDS["selfcheck"])
     parser.add_argument("--processes", type=int, default=1, help="share data out over so many, and compare the figures")
     parser.add_argument("--seed", type=int, default=0, help="of every draw")
     return parser

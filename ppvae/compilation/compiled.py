@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch._inductor
 from torch import Tensor, nn
 
 from ppvae.compilation.adam import Operators
@@ -118,14 +117,16 @@ class Gradients:
             count = len(graph.parameters)
             inputs[:count] = [tensor.clone() for tensor in inputs[:count]]
             inputs += [tensor.clone() for tensor in operators.next()]
-        known = torch._inductor.list_options()
+        from torch import _inductor  # which takes a second to import
+
+        known = _inductor.list_options()
         options = {name: False for name in ASSERTIONS if name in known} | {"fallback_random": True}
         options["cpp_wrapper"] = all(tensor.device.type == "cpu" for tensor in inputs)
         with taken_back(), quiet(), torch.no_grad(), sound():
             try:
                 module = graph.copy() if operators is None else ended(graph, operators, inputs)
                 with own_kernels(), called_as_it_is() if by_onednn(module) else nullcontext():
-                    run: Callable[..., Any] = torch._inductor.compile(module, inputs, options=options)
+                    run: Callable[..., Any] = _inductor.compile(module, inputs, options=options)
                     run(*inputs)  # what is made when it is first called
             except Exception as error:
                 raise NotCompilable(first_line(error)) from error

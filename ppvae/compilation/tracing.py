@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppvae.compilation.adam import Operators
 
@@ -95,6 +94,8 @@ def ended(graph: Graph, operators: Operators, inputs: Sequence[Tensor]) -> fx.Gr
         operators(reached, results[: len(reached)], rest)
         return [loss, *results[len(reached) :]]
 
+    from torch.fx.experimental.proxy_tensor import make_fx
+
     return make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
 
 
@@ -123,6 +124,8 @@ def _traced(
         replaced[:] = [new is not copy for new, copy in zip(after, copies, strict=True)]
         moved = [new.detach() for new, moves in zip(after, moving, strict=True) if moves]
         return [value.detach(), *(slope for slope in slopes if slope is not None), *moved]
+
+    from torch.fx.experimental.proxy_tensor import make_fx
 
     try:
         make = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppvae.observation import Binarisation, Kind, Observation, Scaling
-from ppvae.sources import Raw, read_csv, read_digits, read_folder, read_numpy, read_torchvision, torchvision_names
+from ppvae.data.observation import Binarisation, Kind, Observation, Scaling
+from ppvae.data.readers import Raw, read_csv, read_digits, read_folder, read_numpy, read_torchvision, torchvision_names
 
 Missing = Literal["refuse", "mask"]
 

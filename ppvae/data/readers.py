@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from ppvae.files import Refused, check_unpacked, regular
+from ppvae.data.files import Refused, check_unpacked, regular
 
 IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # whatever a file is called: others run programs to be read

@@ -8,9 +8,10 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppvae import metrics
+from ppvae.base import optional
 from ppvae.data import Dataset
-from ppvae.inference.codes import (
+from ppvae.evaluation import metrics
+from ppvae.inference.program.codes import (
     codes,
     decode,
     is_deterministic,
@@ -19,9 +20,9 @@ from ppvae.inference.codes import (
     reconstruction_log_likelihood,
     simulate,
 )
-from ppvae.inference.programs import batch_for, evaluating, is_point_mass, latent_sites
-from ppvae.inference.streams import own_generators
-from ppvae.inference.weights import latent_densities
+from ppvae.inference.program.streams import own_generators
+from ppvae.inference.program.traces import batch_for, evaluating, is_point_mass, latent_sites
+from ppvae.inference.program.weights import latent_densities
 
 PAIRED = 500  # data of which every draw is weighed under every other's posterior
 
@@ -133,6 +134,6 @@ def untold(story: Any, tensors: dict[str, Any]) -> tuple[Any, ...]:
     batch = batch_for(story, **tensors)
     if not any(part is tensors["labels"] for part in batch[1:]):
         return batch
-    if not getattr(story, "labels_may_miss", False):
+    if not optional(story, "labels_may_miss"):
         raise Untold
     return batch_for(story, **tensors | {"labels": torch.full_like(tensors["labels"], -1)})

@@ -7,10 +7,6 @@ from typing import Any, NamedTuple
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin as Distribution
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
@@ -70,6 +66,8 @@ def neighbour_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_l
     >>> neighbour_accuracy(codes, torch.tensor([3, 5]), codes + 0.1, torch.tensor([3, 5]))
     1.0
     """
+    from sklearn.neighbors import KNeighborsClassifier
+
     model = KNeighborsClassifier(n_neighbors=1)
     return _accuracy(model, train, train_labels, test, test_labels)
 
@@ -81,6 +79,10 @@ def probe_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_label
     >>> probe_accuracy(codes, torch.tensor([0, 0, 1, 1]), codes, torch.tensor([0, 0, 1, 1]))
     1.0
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     return _accuracy(model, train, train_labels, test, test_labels)
 
@@ -279,6 +281,8 @@ def completeness(data: Tensor, samples: Tensor, neighbours: int = NEIGHBOURS, ro
 
 def _share_inside(points: Tensor, centres: Tensor, neighbours: int) -> float:
     """The share of points inside a ball around some centre that reaches the centre's k-th nearest other one."""
+    from sklearn.neighbors import NearestNeighbors
+
     radii = torch.from_numpy(NearestNeighbors(n_neighbors=neighbours).fit(centres.numpy()).kneighbors()[0][:, -1])
     rounding = 4 * max(centres.shape[1], 4) * torch.finfo(centres.dtype).eps  # so that a tie, or a duplicate, is inside
     inside = 0

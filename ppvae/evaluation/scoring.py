@@ -7,13 +7,15 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ppvae.inference.codes import at_means, drawn_codes, is_deterministic
-from ppvae.inference.evidence import Evidence
-from ppvae.inference.importance import importance
-from ppvae.inference.laplace import held_sites, laplace_sampling
-from ppvae.inference.local import refined_sampling
-from ppvae.inference.programs import evaluating, latent_sites, placed, run, support_of
-from ppvae.inference.streams import own_generators
+from ppvae.base import optional
+from ppvae.inference.evidence.evidence import Evidence
+from ppvae.inference.evidence.importance import importance
+from ppvae.inference.evidence.laplace import laplace_sampling
+from ppvae.inference.evidence.refined import refined_sampling
+from ppvae.inference.posteriors.laplace import held_sites
+from ppvae.inference.program.codes import at_means, drawn_codes, is_deterministic
+from ppvae.inference.program.streams import own_generators
+from ppvae.inference.program.traces import evaluating, latent_sites, placed, run, support_of
 from ppvae.models import priors
 
 ROWS = 10_000  # draws that an ex-post prior is fitted to, at least
@@ -22,7 +24,7 @@ COMPONENTS = 10  # of the density of a deterministic story's codes: Ghosh et al.
 
 def settle(story: Any, data: tuple[Tensor, ...]) -> None:
     """Once a story is fitted, give a prior that is ex post its codes: draws from the guide, not only their means."""
-    prior = getattr(story, "prior", None)
+    prior = optional(story, "prior")
     inside = any(isinstance(part, priors.ExPost) for part in getattr(prior, "children", list)())
     if inside:
         raise ValueError(
@@ -32,7 +34,9 @@ def settle(story: Any, data: tuple[Tensor, ...]) -> None:
         draws = 1 if is_deterministic(story, data) else max(1, ROWS // len(data[0]))
         with own_generators():
             torch.manual_seed(0)
-            story.prior = priors.ex_post(drawn_codes(story, data, draws, _site(story)), len(prior.weights))
+            story.prior = priors.ex_post(
+                drawn_codes(story, data, draws, optional(story, "prior_site")), len(prior.weights)
+            )
 
 
 def give_density(story: Any, data: tuple[Tensor, ...]) -> bool:
@@ -44,9 +48,10 @@ def give_density(story: Any, data: tuple[Tensor, ...]) -> bool:
     Returns:
         Whether it did: not where the guide has a density, the prior is such a mixture already, or depends on labels.
     """
-    bare = hasattr(story, "prior") and not isinstance(story.prior, priors.ExPost) and not getattr(story, "given", False)
+    prior = optional(story, "prior")
+    bare = prior is not None and not isinstance(prior, priors.ExPost) and not optional(story, "given")
     if bare and is_deterministic(story, data):
-        z = drawn_codes(story, data, site=_site(story))
+        z = drawn_codes(story, data, site=optional(story, "prior_site"))
         enough = len(torch.unique(z, dim=0)) // (5 * z.shape[-1])
         story.prior = priors.ex_post(z, max(1, min(COMPONENTS, enough)))
         return True
@@ -54,7 +59,7 @@ def give_density(story: Any, data: tuple[Tensor, ...]) -> bool:
 
 
 def score(
-    story: Any, data: tuple[Tensor, ...], particles: int = 1000, seed: int = 0, progress: bool = True
+    story: Any, data: tuple[Tensor, ...], *, particles: int = 1000, seed: int = 0, progress: bool = True
 ) -> Evidence:
     """log p(x) by the safest proposal for a story: half from its guide, half from a Normal refined for each datum.
 
@@ -68,14 +73,16 @@ def score(
     if is_deterministic(story, data):
         first = tuple(part[:1] for part in placed(story, data))
         held = held_sites(at_means(story, first))  # latents that are no code, such as a tree
-        found = (laplace_sampling if held else refined_sampling)(story, data, particles, seed, progress)
+        found = (laplace_sampling if held else refined_sampling)(
+            story, data, particles=particles, seed=seed, progress=progress
+        )
         nothing = torch.full_like(found.elbo, torch.nan)
         return replace(found, elbo=nothing, elbo_standard_error=nothing)
-    by_guide = importance(story, data, particles, seed, progress)
+    by_guide = importance(story, data, particles=particles, seed=seed, progress=progress)
     if not _unbounded(story, data):
         return by_guide
     try:
-        found = refined_sampling(story, data, particles, seed, progress, guide_share=0.5)
+        found = refined_sampling(story, data, particles=particles, seed=seed, progress=progress, guide_share=0.5)
     except (ValueError, NotImplementedError):  # a guide without a density of its own latents, or no derivative
         return by_guide
     return replace(found, elbo=by_guide.elbo, elbo_standard_error=by_guide.elbo_standard_error)
@@ -87,7 +94,3 @@ def _unbounded(story: Any, data: tuple[Tensor, ...]) -> bool:
     with torch.no_grad(), evaluating(story), own_generators():
         sites = list(latent_sites(run(story.model, first, particles=1)))
     return all(support_of(site["fn"]) is constraints.real for site in sites)
-
-
-def _site(story: Any) -> str:
-    return getattr(story, "prior_site", "z")

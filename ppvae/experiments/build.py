@@ -8,11 +8,11 @@ from typing import Any, cast
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import Tensor
 
-from ppvae.arguments import Arguments, Plain, plain
+from ppvae.data.observation import Observation
+from ppvae.experiments.options import Arguments, Plain, plain
+from ppvae.experiments.parts import PARTS, imported, listed, names, nearest, one_line, parameters
 from ppvae.inference import objectives
 from ppvae.models import assemble
-from ppvae.observation import Observation
-from ppvae.parts import PARTS, imported, listed, names, nearest, one_line, parameters
 
 
 def find_objective(name: str, arguments: Arguments) -> "partial[Tensor]":

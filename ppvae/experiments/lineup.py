@@ -8,26 +8,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from ppvae.arguments import fit_parser, parse
-from ppvae.build import build_story, complete, find_objective
 from ppvae.data import Dataset, load
-from ppvae.files import read_yaml
-from ppvae.inference.comparison import Result
-from ppvae.inference.evidence import Evidence, NoDensity
-from ppvae.inference.importance import prior_sampling
-from ppvae.inference.programs import batch_for, scored
-from ppvae.inference.streams import own_generators
-from ppvae.measure import regularity, representation
-from ppvae.observation import Observation
-from ppvae.parts import nearest, one_line
-from ppvae.pretraining import pretrain
-from ppvae.progress import track
-from ppvae.scoring import give_density, score, settle
-from ppvae.train import History, NotFinite, begin, learns, run
-from ppvae.trust import check_lines
+from ppvae.data.files import read_yaml
+from ppvae.data.observation import Observation
+from ppvae.evaluation.comparison import Result
+from ppvae.evaluation.measure import regularity, representation
+from ppvae.evaluation.scoring import give_density, score
+from ppvae.experiments.experiment import epochs, prepare, settled
+from ppvae.experiments.options import fit_parser, parse
+from ppvae.experiments.parts import nearest, one_line
+from ppvae.experiments.trust import check_lines
+from ppvae.inference.evidence.evidence import Evidence
+from ppvae.inference.evidence.importance import prior_sampling
+from ppvae.inference.program.errors import NoDensity
+from ppvae.inference.program.traces import scored
+from ppvae.training.fit import History, NotFinite
 
 FOLDER = Path(__file__).parent / "lineups"
 OVERVIEW = "overview"
@@ -151,37 +148,23 @@ def contenders(lines: dict[str, str], common: Sequence[str], trust: bool = False
     return made
 
 
-def enter(
-    parser: ArgumentParser, contender: Contender, data: Dataset, seed: int, particles: int, progress: bool = True
-) -> Fitted:
+def enter(contender: Contender, data: Dataset, seed: int, particles: int, progress: bool = True) -> Fitted:
     """Build a contender, fit it on the training split, and measure it on the test split."""
     start = time.perf_counter()
-    drawn = data.drawn()
-    options = complete(parser, contender.options, data.observation)
-    objective = find_objective(options.objective, options.objective_args)
-    with own_generators():
-        torch.manual_seed(seed)
-        story = build_story(parser, options, data.observation, drawn.train)
-    story.to("cuda" if torch.cuda.is_available() else "cpu")
-    train, valid, test = (batch_for(story, **data.tensors(split)) for split in ("train", "valid", "test"))
-    seen = batch_for(story, **drawn.tensors("train"))
-    history = History()
-    if options.pretrain:
-        steps: Any = {"batch_size": options.batch_size, "lr": options.lr, "seed": seed, "progress": progress}
-        pretrain(story, seen, epochs=options.pretrain, **steps)
-    if learns(story):
-        chosen = {name: options[name] for name in ("epochs", "batch_size", "warm_up", "clip", "schedule", "compile")}
-        passes = run(begin(story, options.lr, seed), train, objective, valid=valid, transform=data.resample, **chosen)
-        history.epochs.extend(track(passes, "fit", total=options.epochs, show=progress))
-    settle(story, seen)
+    options = contender.options.clone()
+    options.seed = seed
+    experiment = prepare(options, data)
+    test = experiment.batch("test")
+    history = History(list(epochs(experiment, progress)))
+    story, drawn = settled(experiment), data.drawn()
     measures = {"seconds": time.perf_counter() - start} | representation(story, drawn)
-    give_density(story, seen)
+    give_density(story, experiment.batch("train", drawn=True))
     measures |= regularity(story, drawn)
     evidence: Evidence | None = None
     naive: Evidence | None = None
     with suppress(NoDensity):
-        evidence = score(story, test, particles, seed, progress)
-        naive = prior_sampling(story, test, particles, seed, progress)
+        evidence = score(story, test, particles=particles, seed=seed, progress=progress)
+        naive = prior_sampling(story, test, particles=particles, seed=seed, progress=progress)
     result = Result(contender.name, data.observation, seed, evidence, naive, measures, scored(story))
     return Fitted(contender, story, data, history, result)
 
@@ -197,7 +180,6 @@ def compete(
     entries: Sequence[Contender], seeds: int, particles: int, test_rows: int | None = None, progress: bool = True
 ) -> Iterator[Fitted | Failed]:
     """Enter every contender on every seed, yielding each as it is done."""
-    parser = fit_parser()
     views: dict[tuple[Any, ...], Dataset] = {}
     for contender in entries:
         view = tuple(contender.options[name] for name in VIEW)
@@ -205,7 +187,7 @@ def compete(
             try:
                 if view not in views:
                     views[view] = view_of(contender.options, test_rows)
-                yield enter(parser, contender, views[view], seed, particles, progress)
+                yield enter(contender, views[view], seed, particles, progress)
             except NotFinite as error:
                 yield Failed(contender, seed, one_line(error).partition(";")[0])  # what broke, not what a fit keeps
             except Exception as error:  # a part of the user's may fail in any way; the others go on

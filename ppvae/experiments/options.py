@@ -12,11 +12,23 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 from torch import nn
 
-from ppvae import data, networks, train
+from ppvae import data, networks
 from ppvae.base import Architecture
+from ppvae.experiments.parts import (
+    LISTS,
+    PARTS,
+    SWAPPED,
+    imported,
+    listed,
+    names,
+    one_line,
+    parameters,
+    qualified,
+    type_name,
+)
+from ppvae.experiments.trust import read_options
 from ppvae.models.sizes import LINKED
-from ppvae.parts import LISTS, PARTS, SWAPPED, imported, listed, names, one_line, parameters, qualified, type_name
-from ppvae.trust import read_options
+from ppvae.training.fit import fit
 
 Plain = bool | int | float | str | None
 Arguments = dict[str, Plain | list[Plain]]
@@ -40,15 +52,34 @@ PLAINER = {  # what jsonargparse says: what we say
     r": Expected a typing.Literal\[(.*)\]": r" should be one of \1",
     r": Expected a <class '(\w+)'>": r" should be \1",
     r"<class '(\w+)'>": r"\1",
-    r"required: (?:fit|compare)\.out$": "required: --out",
-    r"required: evaluate\.run$": "required: the folder of a run",
+    r"required: out$": "required: --out",
+    r"required: run$": "required: the folder of a run",
 }
 
 
-def fit_parser() -> ArgumentParser:
+class PartsInBrief(DefaultHelpFormatter):
+    """Help that says of a part how to learn more, instead of its type and every torch module of that type."""
+
+    def _get_help_string(self, action: Any) -> str:
+        if action.dest in SWAPPED:
+            return f"{action.help}; --{action.dest}.help NAME lists its arguments"
+        return super()._get_help_string(action)
+
+
+def new_parser(command: str, description: str) -> ArgumentParser:
+    """A parser of a command without options yet, whose mistakes `parse` says in one line."""
+    return ArgumentParser(
+        prog=f"ppvae {command}",
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=PartsInBrief,
+        description=description,
+    )
+
+
+def fit_parser(description: str = "") -> ArgumentParser:
     """Every option of a fit. A part is the name of a class of ours or an import path, and its arguments."""
-    text = "Fit a story to data and write a run folder."
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, description=text)
+    parser = new_parser("fit", description)
     named = ", ".join(configurations())
     parser.add_argument("--config", action="config", help=f"a YAML file with any of these options, or {named}")
     parser.add_argument("--data", type=str, default="digits", help="a known name, or a .npy, .npz, .csv or folder")
@@ -84,17 +115,8 @@ def fit_parser() -> ArgumentParser:
         default=0,
         help="epochs of greedy pre-training of every layer, before the fit; 0 for none",
     )
-    parser.add_function_arguments(train.fit, skip={"story", "data", "objective", "valid", "transform", "progress"})
+    parser.add_function_arguments(fit, skip={"story", "data", "objective", "valid", "transform", "progress"})
     return parser
-
-
-class PartsInBrief(DefaultHelpFormatter):
-    """Help that says of a part how to learn more, instead of its type and every torch module of that type."""
-
-    def _get_help_string(self, action: Any) -> str:
-        if action.dest in SWAPPED:
-            return f"{action.help}; --{action.dest}.help NAME lists its arguments"
-        return super()._get_help_string(action)
 
 
 def add_trust(parser: ArgumentParser) -> None:

@@ -15,9 +15,9 @@ from jsonargparse import ArgumentError
 from ppvae import networks
 from ppvae.base import Scalar
 from ppvae.inference import objectives
-from ppvae.models import guides, likelihoods, priors, stories
+from ppvae.models import encoders, likelihoods, priors, stories
 
-PARTS: dict[str, ModuleType] = {"prior": priors, "likelihood": likelihoods, "encoder": guides}
+PARTS: dict[str, ModuleType] = {"prior": priors, "likelihood": likelihoods, "encoder": encoders}
 SWAPPED = PARTS | {"story": stories, "network": networks}
 LISTS = SWAPPED | {"objective": objectives}
 """What an option names a member of, by option."""

@@ -15,17 +15,17 @@ from jsonargparse import Namespace
 from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
-from ppvae.arguments import fit_parser, parse_run
-from ppvae.build import build_story
 from ppvae.data import Dataset
 from ppvae.data import load as load_data
-from ppvae.files import read_json, replacing
-from ppvae.inference.annealing import Sandwich
-from ppvae.inference.evidence import COLUMNS, Evidence
-from ppvae.inference.programs import scored
-from ppvae.inference.streams import own_generators
-from ppvae.observation import Contract, Observation
-from ppvae.train import Epoch
+from ppvae.data.files import read_json, replacing
+from ppvae.data.observation import Contract, Observation
+from ppvae.experiments.build import build_story
+from ppvae.experiments.options import fit_parser, parse_run
+from ppvae.inference.evidence.annealing import Sandwich
+from ppvae.inference.evidence.evidence import COLUMNS, Evidence
+from ppvae.inference.program.streams import own_generators
+from ppvae.inference.program.traces import scored
+from ppvae.training.fit import Epoch
 
 CONFIG, OBSERVATION, WEIGHTS, METRICS = "config.yaml", "observation.json", "weights.safetensors", "metrics.jsonl"
 
@@ -169,7 +169,7 @@ def write_bounds(run: Run, bounds: dict[int, Sandwich], way: str, seed: int) -> 
     path = run.path / f"evidence-simulated-{way}-seed{seed}.json"
     rungs = [
         {
-            "distributions": distributions,
+            "num_temperatures": distributions,
             "gap": both.gap()[0],
             "gap_error": both.gap()[1],
             "lower": finite(both.lower.summary()),

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ppvae.files import DEPTH, WORD, read_yaml
-from ppvae.parts import LISTS, SWAPPED, imported, known, unknown
+from ppvae.data.files import DEPTH, WORD, read_yaml
+from ppvae.experiments.parts import LISTS, SWAPPED, imported, known, unknown
 
 OPTION = re.compile(r"[A-Za-z_]\w*")
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")

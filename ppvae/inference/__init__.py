@@ -1,18 +1,18 @@
 """Objectives and estimators: all of them reductions of log-weights, for any pair of Pyro programs."""
 
-from ppvae.inference.annealing import annealed, bidirectional
-from ppvae.inference.calibration import calibration
-from ppvae.inference.chains import hmc
-from ppvae.inference.closed_form import exact
-from ppvae.inference.convergence import effective_draws, r_hat
-from ppvae.inference.evidence import Evidence
-from ppvae.inference.gaps import gaps, generalisation
-from ppvae.inference.importance import importance, prior_sampling, upper_bound
-from ppvae.inference.ladder import ladder
-from ppvae.inference.laplace import laplace, laplace_evidence, laplace_sampling
-from ppvae.inference.leaderboard import leaderboard, reference
-from ppvae.inference.local import local_normal, refined_sampling
-from ppvae.inference.local_flow import flow_sampling, local_flow
+from ppvae.inference.diagnostics.calibration import calibration
+from ppvae.inference.diagnostics.gaps import gaps, generalisation
+from ppvae.inference.diagnostics.leaderboard import leaderboard, reference
+from ppvae.inference.evidence.annealing import annealed, bidirectional
+from ppvae.inference.evidence.evidence import Evidence
+from ppvae.inference.evidence.exact import exact
+from ppvae.inference.evidence.flow import flow_sampling
+from ppvae.inference.evidence.importance import importance, prior_sampling, upper_bound
+from ppvae.inference.evidence.ladder import ladder
+from ppvae.inference.evidence.laplace import laplace_evidence, laplace_sampling
+from ppvae.inference.evidence.refined import refined_sampling
+from ppvae.inference.evidence.tail import pareto_k
+from ppvae.inference.evidence.workers import in_processes
 from ppvae.inference.objectives import (
     ciwae,
     dreg,
@@ -29,10 +29,13 @@ from ppvae.inference.objectives import (
     vimco,
     wake_sleep,
 )
-from ppvae.inference.posteriors import infer
-from ppvae.inference.tail import pareto_k
-from ppvae.inference.weights import log_joint, log_mean_exp, log_weights
-from ppvae.inference.workers import in_processes
+from ppvae.inference.posteriors.chains import hmc
+from ppvae.inference.posteriors.convergence import effective_draws, r_hat
+from ppvae.inference.posteriors.laplace import laplace
+from ppvae.inference.posteriors.local import local_normal
+from ppvae.inference.posteriors.local_flow import local_flow
+from ppvae.inference.posteriors.methods import infer
+from ppvae.inference.program.weights import log_joint, log_mean_exp, log_weights
 
 __all__ = [
     "Evidence",

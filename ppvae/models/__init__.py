@@ -1,6 +1,6 @@
-"""Generative stories and their parts: priors, likelihoods, guides."""
+"""Generative stories and their parts: priors, likelihoods, encoders."""
 
-from ppvae.models import guides, likelihoods, priors, stories
+from ppvae.models import encoders, likelihoods, priors, stories
 from ppvae.models.autoencoders import Autoencoder
 from ppvae.models.conditional import Conditional
 from ppvae.models.hierarchical import Hierarchical, Ladder
@@ -23,8 +23,8 @@ __all__ = [
     "SemiSupervised",
     "Sizes",
     "assemble",
+    "encoders",
     "factor_analysis",
-    "guides",
     "likelihoods",
     "ppca",
     "priors",

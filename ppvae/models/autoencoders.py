@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ppvae import networks
 from ppvae.base import Likelihood, Penalty, Prior
 from ppvae.models.checks import at_least_one, not_negative
-from ppvae.models.guides import PointMass
+from ppvae.models.encoders import PointMass
 from ppvae.models.sizes import Maker, Sizes
 from ppvae.models.vae import VAE
 from ppvae.networks.corruption import Corrupted, GaussianNoise, Masking, SaltAndPepper
@@ -153,8 +153,8 @@ def autoencoder(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -
         encoder: not used: the guide is a point mass.
         sizes: of the data and the code, and the family of the networks.
 
-    >>> from ppvae.models import assemble, guides, likelihoods, priors
-    >>> parts = (priors.Flat, likelihoods.Normal, guides.PointMass)
+    >>> from ppvae.models import assemble, encoders, likelihoods, priors
+    >>> parts = (priors.Flat, likelihoods.Normal, encoders.PointMass)
     >>> assemble(*parts, shape=(3,), latent=2, story=autoencoder).encoder(torch.zeros(5, 3)).mean.shape
     torch.Size([5, 2])
     """
@@ -177,8 +177,8 @@ def sparse(
         rho: the share of the data that a unit should be on for.
         weight: of the penalty, in nats per datum: the mean of a code comes to rho only where it outweighs the loss.
 
-    >>> from ppvae.models import assemble, guides, likelihoods, priors
-    >>> parts = (priors.Flat, likelihoods.Normal, guides.PointMass)
+    >>> from ppvae.models import assemble, encoders, likelihoods, priors
+    >>> parts = (priors.Flat, likelihoods.Normal, encoders.PointMass)
     >>> assemble(*parts, shape=(3,), latent=2, story=sparse).encoder(torch.zeros(5, 3)).mean.min() > 0
     tensor(True)
     """
@@ -211,8 +211,8 @@ def denoising(
         amount: the share of the elements that is lost; the noise's standard deviation, on the scale that the network
             sees.
 
-    >>> from ppvae.models import assemble, guides, likelihoods, priors
-    >>> parts = (priors.Flat, likelihoods.Normal, guides.PointMass)
+    >>> from ppvae.models import assemble, encoders, likelihoods, priors
+    >>> parts = (priors.Flat, likelihoods.Normal, encoders.PointMass)
     >>> story = assemble(*parts, shape=(3,), latent=2, story=denoising)
     >>> bool((story.encoder(torch.ones(9, 3)).mean != story.encoder(torch.ones(9, 3)).mean).any())
     True
@@ -253,8 +253,8 @@ def contractive(
         projections: of the estimate; as many as there are latent dimensions cost what the exact norm does. One unless
             given, where there are hidden layers; the exact norm where there are none.
 
-    >>> from ppvae.models import assemble, guides, likelihoods, priors
-    >>> parts = (priors.Flat, likelihoods.Normal, guides.PointMass)
+    >>> from ppvae.models import assemble, encoders, likelihoods, priors
+    >>> parts = (priors.Flat, likelihoods.Normal, encoders.PointMass)
     >>> assemble(*parts, shape=(3,), latent=2, story=contractive).penalty.projections
     1
     """
@@ -278,8 +278,8 @@ def regularised(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes, d
         sizes: of the data and the code, and the family of the networks.
         decay: in nats per datum.
 
-    >>> from ppvae.models import assemble, guides, likelihoods, priors
-    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.PointMass)
+    >>> from ppvae.models import assemble, encoders, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, encoders.PointMass)
     >>> assemble(*parts, shape=(3,), latent=2, story=regularised).encoder(torch.zeros(5, 3)).mean.shape
     torch.Size([5, 2])
     """

@@ -6,6 +6,8 @@ from typing import Any
 import pyro
 import torch
 
+from ppvae.base import optional
+
 SIZES = {
     "prior": "it is made with the latent size",
     "likelihood": "its attribute `outputs` says how many network outputs it takes per feature (1 where there is none)",
@@ -43,7 +45,7 @@ def check_part(option: str, part: Any, shape: tuple[int, ...], size: int) -> Any
     """The part itself, once its call on zeros of `shape` has given a distribution of event_shape `(size,)`."""
     mode = part.training
     arguments = [torch.zeros(shape)] if shape else []
-    if getattr(part, "library", False):  # a likelihood of counts that takes the size of every row beside z
+    if optional(part, "library"):  # a likelihood of counts that takes the size of every row beside z
         arguments.append(torch.ones(1))
     part.eval()  # a call in training may change a buffer
     try:

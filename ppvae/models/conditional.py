@@ -32,11 +32,11 @@ class Conditional(nn.Module):
     The second tensor of a batch, `labels`, is `(batch,)` whole numbers, or `(batch, classes)` real covariates.
 
     >>> from ppvae import networks
-    >>> from ppvae.models import guides, likelihoods, priors
+    >>> from ppvae.models import encoders, likelihoods, priors
     >>> story = Conditional(
     ...     prior=priors.StandardNormal(2),
     ...     likelihood=likelihoods.Bernoulli(networks.mlp(2 + 10, [8], 3)),
-    ...     encoder=guides.DiagonalNormal(networks.mlp(3 + 10, [8], 4)),
+    ...     encoder=encoders.DiagonalNormal(networks.mlp(3 + 10, [8], 4)),
     ...     classes=10,
     ... )
     >>> trace = pyro.poutine.trace(story.model).get_trace(torch.ones(5, 3), torch.tensor([3, 1, 4, 1, 5]))
@@ -117,8 +117,8 @@ def conditional(
         sizes: of the data and the code, and the family of the networks.
         prior_given_labels: whether the prior is moved and scaled by the label.
 
-    >>> from ppvae.models import assemble, guides, likelihoods, priors
-    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> from ppvae.models import assemble, encoders, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, encoders.DiagonalNormal)
     >>> story = assemble(*parts, shape=(3,), latent=2, classes=4, story=conditional)
     >>> story.encoder(torch.zeros(5, 3 + 4)).mean.shape
     torch.Size([5, 2])

@@ -35,12 +35,12 @@ class Hierarchical(nn.Module):
         ValueError: no layer, or conditionals that do not lie between as many layers as there are encoders.
 
     >>> from ppvae import networks
-    >>> from ppvae.models import guides, likelihoods, priors
+    >>> from ppvae.models import encoders, likelihoods, priors
     >>> story = Hierarchical(
     ...     prior=priors.StandardNormal(2),
-    ...     conditionals=[guides.DiagonalNormal(networks.mlp(2, [8], 8))],
+    ...     conditionals=[encoders.DiagonalNormal(networks.mlp(2, [8], 8))],
     ...     likelihood=likelihoods.Bernoulli(networks.mlp(4, [8], 3)),
-    ...     encoders=[guides.DiagonalNormal(networks.mlp(3, [8], 8)), guides.DiagonalNormal(networks.mlp(4, [8], 4))],
+    ...     encoders=[encoders.DiagonalNormal(networks.mlp(n, [8], 2 * m)) for n, m in ((3, 4), (4, 2))],
     ... )
     >>> [pyro.poutine.trace(story.guide).get_trace(torch.ones(5, 3)).nodes[z]["value"].shape[1] for z in ("z1", "z2")]
     [4, 2]
@@ -94,13 +94,13 @@ class Ladder(nn.Module):
         ValueError: no layer, or another number of conditionals, networks or messages than the layers ask for.
 
     >>> from ppvae import networks
-    >>> from ppvae.models import guides, likelihoods, priors
+    >>> from ppvae.models import encoders, likelihoods, priors
     >>> story = Ladder(
     ...     prior=priors.StandardNormal(2),
-    ...     conditionals=[guides.DiagonalNormal(networks.mlp(2, [8], 8))],
+    ...     conditionals=[encoders.DiagonalNormal(networks.mlp(2, [8], 8))],
     ...     likelihood=likelihoods.Bernoulli(networks.mlp(4, [8], 3)),
     ...     networks=[networks.mlp(3, [8], 6), networks.mlp(6, [8], 6)],
-    ...     messages=[guides.DiagonalNormal(networks.mlp(6, [], 8)), guides.DiagonalNormal(networks.mlp(6, [], 4))],
+    ...     messages=[encoders.DiagonalNormal(networks.mlp(6, [], 8)), encoders.DiagonalNormal(networks.mlp(6, [], 4))],
     ... )
     >>> pyro.poutine.trace(story.guide).get_trace(torch.ones(5, 3)).nodes["z1"]["value"].shape
     torch.Size([5, 4])
@@ -231,8 +231,8 @@ def hierarchical(
         above: size of every layer above the first, whose size is `latent`.
         between: hidden layers of the networks from a layer to the one above it; those down are in reverse.
 
-    >>> from ppvae.models import assemble, guides, likelihoods, priors
-    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> from ppvae.models import assemble, encoders, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, encoders.DiagonalNormal)
     >>> len(assemble(*parts, shape=(3,), latent=2, story=hierarchical).encoders)
     2
     """
@@ -270,8 +270,8 @@ def ladder(
         between: layers of the networks upwards from one layer to the next, the last of which a layer's message is
             read off; hidden layers of those down, in reverse.
 
-    >>> from ppvae.models import assemble, guides, likelihoods, priors
-    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> from ppvae.models import assemble, encoders, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, encoders.DiagonalNormal)
     >>> len(assemble(*parts, shape=(3,), latent=2, story=ladder).messages)
     2
     """

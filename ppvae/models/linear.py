@@ -5,7 +5,6 @@ import math
 import pyro
 import pyro.distributions as dist
 import torch
-from sklearn.decomposition import FactorAnalysis
 from torch import Tensor, nn
 
 from ppvae.base import Distribution
@@ -137,6 +136,8 @@ def factor_analysis(x: Tensor, latent: int, tolerance: float = 1e-3, iterations:
     mean, scale = rows.mean(dim=0), rows.std(dim=0, correction=0)
     smallest = 10 * torch.finfo(x.dtype).eps
     _refuse_noiseless(scale <= smallest * rows.abs().amax(dim=0))
+    from sklearn.decomposition import FactorAnalysis
+
     solver = FactorAnalysis(latent, tol=tolerance, max_iter=iterations, svd_method="lapack")
     solver.fit(((rows - mean) / scale).cpu().numpy())  # of spread 1: its smallest noise is an absolute number
     weight, variance = (torch.from_numpy(found).to(rows) for found in (solver.components_.T, solver.noise_variance_))

@@ -10,7 +10,7 @@ import torch
 from pyro.distributions import Independent
 from torch import Tensor
 
-from ppvae.base import Distribution
+from ppvae.base import Distribution, optional
 from ppvae.distributions.observed import Observed
 
 
@@ -34,7 +34,7 @@ def observed(distribution: Distribution, mask: Tensor) -> Distribution:
             f".to_event(1); this one is {type(distribution).__name__}"
         )
     elements = distribution.base_dist
-    if hasattr(elements, "observed"):
+    if optional(elements, "observed") is not None:
         elements = elements.observed(mask)
     return Observed(elements, mask).to_event(1)
 

@@ -28,11 +28,11 @@ class Mixture(nn.Module):
         ValueError: a prior that is no mixture of diagonal Normals.
 
     >>> from ppvae import networks
-    >>> from ppvae.models import guides, likelihoods, priors
+    >>> from ppvae.models import encoders, likelihoods, priors
     >>> story = Mixture(
     ...     prior=priors.GaussianMixture(2, components=4),
     ...     likelihood=likelihoods.Bernoulli(networks.mlp(2, [8], 3)),
-    ...     encoder=guides.DiagonalNormal(networks.mlp(3, [8], 4)),
+    ...     encoder=encoders.DiagonalNormal(networks.mlp(3, [8], 4)),
     ... )
     >>> story.predict(torch.ones(5, 3)).shape
     torch.Size([5, 4])
@@ -92,8 +92,8 @@ def mixture(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Mi
         encoder: makes q(z | x).
         sizes: of the data and the code, and the family of the networks.
 
-    >>> from ppvae.models import assemble, guides, likelihoods, priors
-    >>> parts = (priors.GaussianMixture, likelihoods.Normal, guides.DiagonalNormal)
+    >>> from ppvae.models import assemble, encoders, likelihoods, priors
+    >>> parts = (priors.GaussianMixture, likelihoods.Normal, encoders.DiagonalNormal)
     >>> assemble(*parts, shape=(3,), latent=2, story=mixture).encoder(torch.zeros(5, 3)).mean.shape
     torch.Size([5, 2])
     """

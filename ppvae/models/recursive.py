@@ -13,7 +13,7 @@ from ppvae.base import Encoder, Likelihood, Prior
 from ppvae.distributions.merge_order import MergeOrder, log_orders
 from ppvae.models.beside import side_by_side
 from ppvae.models.checks import not_negative
-from ppvae.models.guides import PointMass
+from ppvae.models.encoders import PointMass
 from ppvae.models.registration import register
 from ppvae.models.sizes import Maker, Sizes
 from ppvae.networks.recursive import GreedyTree, Unfolding
@@ -38,8 +38,8 @@ class RecursiveAutoencoder(nn.Module):
     Raises:
         ValueError: a negative weight.
 
-    >>> from ppvae.models import assemble, guides, likelihoods, priors
-    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.PointMass)
+    >>> from ppvae.models import assemble, encoders, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, encoders.PointMass)
     >>> story = assemble(*parts, shape=(7, 3), latent=2, story=recursive)
     >>> pyro.poutine.trace(story.guide).get_trace(torch.randn(5, 21)).nodes["tree"]["value"].shape
     torch.Size([5, 6])
@@ -119,8 +119,8 @@ def recursive(
         hidden: size of a node under any other family.
         weight: of what the merges of a datum's tree lose, in nats per unit of squared length, nodes being of length 1.
 
-    >>> from ppvae.models import assemble, guides, likelihoods, priors
-    >>> parts = (priors.Flat, likelihoods.Normal, guides.PointMass)
+    >>> from ppvae.models import assemble, encoders, likelihoods, priors
+    >>> parts = (priors.Flat, likelihoods.Normal, encoders.PointMass)
     >>> assemble(*parts, shape=(7, 3), latent=2, story=recursive).encoder(torch.zeros(5, 21)).mean.shape
     torch.Size([5, 2])
     """

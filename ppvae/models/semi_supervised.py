@@ -42,11 +42,11 @@ class SemiSupervised(nn.Module):
         ValueError: fewer than one class, or a negative alpha.
 
     >>> from ppvae import networks
-    >>> from ppvae.models import guides, likelihoods, priors
+    >>> from ppvae.models import encoders, likelihoods, priors
     >>> story = SemiSupervised(
     ...     prior=priors.StandardNormal(2),
     ...     likelihood=likelihoods.Bernoulli(networks.mlp(2 + 10, [8], 3)),
-    ...     encoder=guides.DiagonalNormal(networks.mlp(3 + 10, [8], 4)),
+    ...     encoder=encoders.DiagonalNormal(networks.mlp(3 + 10, [8], 4)),
     ...     classifier=networks.mlp(3, [8], 10),
     ...     classes=10,
     ... )
@@ -127,8 +127,8 @@ def semi_supervised(
         sizes: of the data and the code, and the family of the networks.
         alpha: weight of -log q(y | x) in the objective of a datum that has a label, nats.
 
-    >>> from ppvae.models import assemble, guides, likelihoods, priors
-    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> from ppvae.models import assemble, encoders, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, encoders.DiagonalNormal)
     >>> story = assemble(*parts, shape=(3,), latent=2, classes=4, story=semi_supervised)
     >>> story.classifier(torch.zeros(5, 3)).shape
     torch.Size([5, 4])

@@ -32,8 +32,8 @@ class SequenceVAE(nn.Module):
         encoder: q(z | x), event_shape `(latent,)`, of rows `(..., steps * features)`, and of rows with their length
             behind them: its network begins with a `Reader`.
 
-    >>> from ppvae.models import assemble, guides, likelihoods, priors, stories
-    >>> parts = (priors.StandardNormal, likelihoods.Bernoulli, guides.DiagonalNormal)
+    >>> from ppvae.models import assemble, encoders, likelihoods, priors, stories
+    >>> parts = (priors.StandardNormal, likelihoods.Bernoulli, encoders.DiagonalNormal)
     >>> story = assemble(*parts, shape=(7, 3), latent=2, story=stories.sequence)
     >>> pyro.poutine.uncondition(story.model)(torch.empty(5, 21)).shape
     torch.Size([5, 21])
@@ -255,8 +255,8 @@ def sequence(
             they are amounts.
         word_dropout: probability that, in training, a step's density is not shown the step before it.
 
-    >>> from ppvae.models import assemble, guides, likelihoods, priors
-    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> from ppvae.models import assemble, encoders, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, encoders.DiagonalNormal)
     >>> story = assemble(*parts, shape=(7, 3), latent=2, story=sequence)
     >>> story.encoder(torch.zeros(5, 21)).mean.shape
     torch.Size([5, 2])

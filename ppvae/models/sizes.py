@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ppvae import networks
-from ppvae.base import Architecture, Encoder, Likelihood, Prior
+from ppvae.base import Architecture, Encoder, Likelihood, Prior, optional
 from ppvae.models.beside import ShiftedBy
 from ppvae.models.checks import check_part
 
@@ -45,9 +45,9 @@ class Sizes:
     Raises:
         ValueError: a part that cannot be made, or whose call is no distribution of the right event_shape.
 
-    >>> from ppvae.models import guides, likelihoods
+    >>> from ppvae.models import encoders, likelihoods
     >>> sizes = Sizes(shape=(8, 8), latent=2, network=networks.MLP([16]))
-    >>> sizes.encoder(guides.DiagonalNormal)(torch.zeros(5, 64)).event_shape
+    >>> sizes.encoder(encoders.DiagonalNormal)(torch.zeros(5, 64)).event_shape
     torch.Size([2])
     >>> sizes.likelihood(likelihoods.Bernoulli)(torch.zeros(5, 2)).event_shape
     torch.Size([64])
@@ -99,7 +99,7 @@ class Sizes:
         inputs = inputs or self.latent
         make = self._linked(make)
         bare = _made("likelihood", make, nn.Identity())
-        outputs: int = getattr(bare, "outputs", 1)
+        outputs: int = optional(bare, "outputs")
         network = self.network.decoder(inputs, self.shape, outputs)
         if self.output_bias:
             network = networks.set_output_bias(network, self._bias(bare, outputs))
@@ -110,7 +110,7 @@ class Sizes:
         """q(z | x) over `latent` dimensions; of x and as many numbers as `beside` says, side by side."""
         latent = latent or self.latent
         make = self._linked(make, latent=latent)
-        outputs = getattr(_made("encoder", make, nn.Identity()), "outputs", 1)
+        outputs = optional(_made("encoder", make, nn.Identity()), "outputs")
         total = outputs(latent) if callable(outputs) else outputs * latent
         part = _made("encoder", make, self.encoder_network(total, beside))
         return check_part("encoder", part, (1, self.features + beside), latent)
@@ -136,7 +136,7 @@ class Sizes:
 
     def _bias(self, likelihood: Any, outputs: int) -> Tensor:
         """Without data zeros, for weights to be loaded into."""
-        if not hasattr(likelihood, "output_bias"):
+        if optional(likelihood, "output_bias") is None:
             name = type(likelihood).__name__
             raise ValueError(f"output_bias needs a likelihood that has a method output_bias(x); {name} has none")
         return torch.zeros(outputs * self.features) if self.x is None else likelihood.output_bias(self.filled)

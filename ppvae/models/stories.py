@@ -54,8 +54,8 @@ def pca(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> VAE:
         prior, likelihood, encoder: not used.
         sizes: of the data, which are its `x`, and the code.
 
-    >>> from ppvae.models import guides, likelihoods, priors
-    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> from ppvae.models import encoders, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, encoders.DiagonalNormal)
     >>> story = assemble(*parts, shape=(3,), latent=2, x=torch.randn(9, 3), story=pca)
     >>> story.encoder(torch.zeros(5, 3)).mean.shape
     torch.Size([5, 2])
@@ -74,8 +74,8 @@ def ppca(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Linea
         prior, likelihood, encoder: not used.
         sizes: of the data, which are its `x`, and the code.
 
-    >>> from ppvae.models import guides, likelihoods, priors
-    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> from ppvae.models import encoders, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, encoders.DiagonalNormal)
     >>> assemble(*parts, shape=(3,), latent=2, x=torch.randn(9, 3), story=ppca).weight.shape
     torch.Size([3, 2])
     """
@@ -94,8 +94,8 @@ def factor_analysis(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Size
         prior, likelihood, encoder: not used.
         sizes: of the data, which are its `x`, and the code.
 
-    >>> from ppvae.models import guides, likelihoods, priors
-    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> from ppvae.models import encoders, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, encoders.DiagonalNormal)
     >>> assemble(*parts, shape=(3,), latent=2, story=factor_analysis).variance.shape
     torch.Size([3])
     """
@@ -135,8 +135,8 @@ def assemble(
         classes: number of labels of data that have them.
         output_bias: whether the decoder's output starts at what the mean of `x` asks for.
 
-    >>> from ppvae.models import guides, likelihoods, priors
-    >>> story = assemble(priors.StandardNormal, likelihoods.Bernoulli, guides.DiagonalNormal, shape=(64,), latent=2)
+    >>> from ppvae.models import encoders, likelihoods, priors
+    >>> story = assemble(priors.StandardNormal, likelihoods.Bernoulli, encoders.DiagonalNormal, shape=(64,), latent=2)
     >>> story.encoder.network[-1].out_features
     4
     """

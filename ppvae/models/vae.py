@@ -3,7 +3,7 @@
 import pyro
 from torch import Tensor, nn
 
-from ppvae.base import Encoder, Likelihood, Penalty, Prior
+from ppvae.base import Encoder, Likelihood, Penalty, Prior, optional
 from ppvae.models import missing
 from ppvae.models.registration import register
 from ppvae.models.sizes import Maker, Sizes
@@ -25,11 +25,11 @@ class VAE(nn.Module):
             no log-weight and no evidence ever holds it (`models.autoencoders`).
 
     >>> from ppvae import networks
-    >>> from ppvae.models import guides, likelihoods, priors
+    >>> from ppvae.models import encoders, likelihoods, priors
     >>> story = VAE(
     ...     prior=priors.StandardNormal(2),
     ...     likelihood=likelihoods.Bernoulli(networks.mlp(2, [8], 3)),
-    ...     encoder=guides.DiagonalNormal(networks.mlp(3, [8], 4)),
+    ...     encoder=encoders.DiagonalNormal(networks.mlp(3, [8], 4)),
     ... )
     >>> pyro.poutine.trace(story.model).get_trace(torch.ones(5, 3)).nodes["z"]["value"].shape
     torch.Size([5, 2])
@@ -59,6 +59,16 @@ class VAE(nn.Module):
                 pyro.factor("penalty", self.penalty(self, x, z), has_rsample=True)
             return z
 
+    @property
+    def library(self) -> bool:
+        """Whether the batch holds the library size of every row: where the likelihood takes it."""
+        return bool(optional(self.likelihood, "library"))
+
+    @property
+    def scores(self) -> str:
+        """What its figures are of, where that is not p(x)."""
+        return "p(x | library size)" if self.library else ""
+
     def seen(self, x: Tensor, mask: Tensor | None = None, library: Tensor | None = None) -> tuple[Tensor, ...]:
         """The batch as the programs see it: zeros where x is missing, a mask of booleans, a library `(batch, 1)`.
 
@@ -67,7 +77,7 @@ class VAE(nn.Module):
         Raises:
             ValueError: a mask of another shape than x; a library without a mask, or that the likelihood does not take.
         """
-        takes = bool(getattr(self.likelihood, "library", False))
+        takes = self.library
         if takes != (library is not None):
             rule = (
                 "takes the library size of every row" if takes else "takes no library size (library=True asks for it)"
@@ -92,8 +102,8 @@ def vae(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> VAE:
         encoder: makes q(z | x).
         sizes: of the data and the code, and the family of the networks.
 
-    >>> from ppvae.models import assemble, guides, likelihoods, priors
-    >>> parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    >>> from ppvae.models import assemble, encoders, likelihoods, priors
+    >>> parts = (priors.StandardNormal, likelihoods.Normal, encoders.DiagonalNormal)
     >>> assemble(*parts, shape=(3,), latent=2).encoder(torch.zeros(5, 3)).mean.shape
     torch.Size([5, 2])
     """

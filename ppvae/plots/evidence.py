@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from torch import Tensor
 
-from ppvae.inference.ladder import Ladder
-from ppvae.inference.tail import Tail
-from ppvae.inference.weights import log_mean_exp
-from ppvae.plots import FIRST, SECOND
+from ppvae.inference.evidence.ladder import Ladder
+from ppvae.inference.evidence.tail import Tail
+from ppvae.inference.program.weights import log_mean_exp
+from ppvae.plots.stories import FIRST, SECOND
 
 COLOURS = (FIRST, SECOND, "#228833", "#aa3377", "#ccbb44", "#66ccee")
 TAIL_BINS, BODY_BINS = 15, 70  # bars right of the cut-off, and at most left of it

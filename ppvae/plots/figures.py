@@ -9,19 +9,19 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ppvae import plots
-from ppvae.base import Batch
+from ppvae.base import Batch, optional
 from ppvae.data import Dataset
-from ppvae.files import replacing
-from ppvae.inference.codes import codes, decode, generate, reconstruct
-from ppvae.inference.comparison import Group
-from ppvae.inference.programs import batch_for
-from ppvae.inference.streams import own_generators
-from ppvae.lineup import Fitted
-from ppvae.measure import kl_per_dimension
+from ppvae.data.files import replacing
+from ppvae.evaluation.comparison import Group
+from ppvae.evaluation.measure import kl_per_dimension
+from ppvae.evaluation.scoring import give_density
+from ppvae.experiments.lineup import Fitted
+from ppvae.inference.program.codes import codes, decode, generate, reconstruct
+from ppvae.inference.program.streams import own_generators
+from ppvae.inference.program.traces import batch_for
 from ppvae.models import VAE, priors
-from ppvae.scoring import give_density
-from ppvae.train import History
+from ppvae.plots import stories
+from ppvae.training.fit import History
 
 GRID = 15  # side of the decoded grid
 SHOWN = 12  # images in a row
@@ -37,18 +37,18 @@ def of_run(story: Any, name: str, data: Dataset, history: History) -> Figures:
     x = batch_for(story, **data.tensors("test", SHOWN))
     given = give_density(story, batch_for(story, **data.drawn().tensors("train")))  # the run has kept its own
     rows = {"reconstructions": reconstruct(story, x), "a path between two": path(story, data)}
-    if not isinstance(getattr(story, "prior", None), priors.Flat):
+    if not isinstance(optional(story, "prior"), priors.Flat):
         rows["samples, p(z) fitted to the codes" if given else "samples from the prior"] = samples(story, x)
     rows = {"test data": x[0]} | {row: _cut(images, x[0]) for row, images in rows.items()}
     plane = principal_plane(codes(story, batch_for(story, **data.tensors("test"))))
     return {
-        "learning-curve": (plots.learning_curves({str(data.observation): {name: history}}, "Learning curve"), ""),
+        "learning-curve": (stories.learning_curves({str(data.observation): {name: history}}, "Learning curve"), ""),
         "images": (
-            plots.image_rows(rows, shape, "E[x | z] at the guide's mean, along a path of z, and at z ~ p(z)"),
+            stories.image_rows(rows, shape, "E[x | z] at the guide's mean, along a path of z, and at z ~ p(z)"),
             "",
         ),
         "latent-plane": (
-            plots.latent_planes(
+            stories.latent_planes(
                 {name: plane},
                 data.test_labels,
                 PLANE,
@@ -61,52 +61,52 @@ def of_run(story: Any, name: str, data: Dataset, history: History) -> Figures:
 def of_comparison(fitted: Sequence[Fitted], groups: Sequence[Group]) -> Figures:
     """What `ppvae compare` shows beside its table."""
     shape, labels = fitted[0].data.observation.shape, fitted[0].data.test_labels
-    stories = [entry for entry in fitted if entry.result.evidence is not None]
+    weighed = [entry for entry in fitted if entry.result.evidence is not None]
     rebuilt: dict[str, Tensor] = {}
     for entry in fitted:  # the data of each view once, before the first that saw them so
         x = _shown(entry)
         rebuilt.setdefault(f"test data, {view(entry.data)}", x[0])
         rebuilt[entry.contender.name] = _cut(reconstruct(entry.story, x), x[0])
     curves: dict[str, dict[str, History]] = {}
-    for entry in stories:
+    for entry in weighed:
         if entry.history.epochs:
             curves.setdefault(view(entry.data), {})[entry.contender.name] = entry.history
     figures: Figures = {}
-    if stories:
+    if weighed:
         figures["bounds"] = (
-            plots.bound_bars(groups, "What the bound gives away: -ELBO beside -log p(x)"),
+            stories.bound_bars(groups, "What the bound gives away: -ELBO beside -log p(x)"),
             "Where k-hat is good, the gap between two bars is KL(q(z|x) || p(z|x)), mean over the test data; elsewhere "
             "-log p(x) is likely lower than its bar by more than the error shown. A point mass has no bound.",
         )
         figures["latent-spaces"] = (
-            plots.latent_spaces({entry.contender.name: _space(entry) for entry in stories}, labels, shape, SPACES),
+            stories.latent_spaces({entry.contender.name: _space(entry) for entry in weighed}, labels, shape, SPACES),
             "Left, the test data's codes by label, in the plane of their two largest principal axes where there are "
             "more than two. Right, E[x | z] in equal steps from the code of one test datum to that of another, the "
             "same two for all (with the labels, or the tree, of the first), and at draws of z from p(z): of a "
             "deterministic autoencoder, a mixture of Gaussians fitted to its codes.",
         )
-    divergences = {entry.contender.name: kl_per_dimension(entry.story, _shown(entry, None)) for entry in stories}
+    divergences = {entry.contender.name: kl_per_dimension(entry.story, _shown(entry, None)) for entry in weighed}
     apart = {name: found for name, found in divergences.items() if found is not None}
     if apart:
         figures["kl-per-dimension"] = (
-            plots.kl_per_dimension(apart, "What each latent dimension holds"),
+            stories.kl_per_dimension(apart, "What each latent dimension holds"),
             "E KL(q(z_i|x) || p(z_i)) over the test data, the dimensions of each story in falling order; one near 0 "
             "has collapsed onto the prior. Shown where prior and guide have independent dimensions.",
         )
     if curves:
         figures["learning-curves"] = (
-            plots.learning_curves(curves, "Learning curves"),
+            stories.learning_curves(curves, "Learning curves"),
             "Each story's own objective, with its penalty: the ELBO and the IWAE bound are different bounds on one "
             "log p(x), and that of a point mass under a flat prior is log p(x | z) alone.",
         )
     figures["reconstructions"] = (
-        plots.image_rows(rebuilt, shape, "Test data and their reconstructions"),
+        stories.image_rows(rebuilt, shape, "Test data and their reconstructions"),
         "E[x | z] with z the mean of the guide, cut to the range of the data.",
     )
-    flat = next((entry for entry in stories if _has_plane(entry)), None)
+    flat = next((entry for entry in weighed if _has_plane(entry)), None)
     if flat is not None and len(shape) == 3:
         title = f"E[x | z] over the latent plane\n{flat.contender.name}"
-        grid = plots.decoded_grid(decoded_plane(flat.story), shape, GRID, title)
+        grid = stories.decoded_grid(decoded_plane(flat.story), shape, GRID, title)
         figures["decoded-grid"] = (grid, "Equal steps in probability under the prior N(0, I).")
     return figures
 

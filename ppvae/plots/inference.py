@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ppvae.inference.calibration import Calibration
-from ppvae.inference.gaps import Difference
-from ppvae.plots import FIRST, SECOND
+from ppvae.inference.diagnostics.calibration import Calibration
+from ppvae.inference.diagnostics.gaps import Difference
+from ppvae.plots.stories import FIRST, SECOND
 
 SHOWN = 300  # draws in a plane
 GREY = "#bbbbbb"

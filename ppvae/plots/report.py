@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ppvae.inference.comparison import COLUMNS, TOLERATED, Group, Row, not_ranked
-from ppvae.observation import Observation
+from ppvae.data.observation import Observation
+from ppvae.evaluation.comparison import COLUMNS, TOLERATED, Group, Row, not_ranked
 
 HEADINGS = {
     "neg_elbo": "-ELBO",

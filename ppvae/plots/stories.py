@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from ppvae.inference.comparison import Group
-from ppvae.train import History
+from ppvae.evaluation.comparison import Group
+from ppvae.training.fit import History
 
 FIRST, SECOND = "#4477aa", "#cc6677"
 TEXT = {"va": "center", "fontsize": 7}

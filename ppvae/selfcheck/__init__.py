@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from ppvae.inference.streams import own_generators
+from ppvae.inference.program.streams import own_generators
 from ppvae.selfcheck.checks import LIMIT, Check
 from ppvae.selfcheck.evidence import bound_checks, evidence_checks, flag_checks
 from ppvae.selfcheck.invariance import invariance_checks

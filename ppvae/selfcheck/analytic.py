@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppvae.models import VAE, guides, likelihoods, priors
+from ppvae.models import VAE, encoders, likelihoods, priors
 
 Bound = Callable[[Tensor], Tensor]
 """A reduction of log-weights over their first dimension: `(particles, ...)` to `(...)`."""
@@ -69,7 +69,7 @@ class LinearGaussian:
         story = VAE(
             priors.StandardNormal(self.weight.shape[1]),
             likelihoods.Normal(decoder, self.variance),
-            guides.DiagonalNormal(affine(weight, bias)),
+            encoders.DiagonalNormal(affine(weight, bias)),
         ).double()
         likelihood: Any = story.likelihood
         likelihood.log_scale.data.fill_(0.5 * math.log(self.variance))  # to all digits of float64

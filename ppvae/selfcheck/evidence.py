@@ -21,9 +21,9 @@ from ppvae.inference import (
     refined_sampling,
     upper_bound,
 )
-from ppvae.inference.blocks import LEAST
-from ppvae.known import Enumerable, LinearGaussian, TwoLayers
+from ppvae.inference.evidence.blocks import LEAST
 from ppvae.models.missing import masked
+from ppvae.selfcheck.analytic import Enumerable, LinearGaussian, TwoLayers
 from ppvae.selfcheck.checks import LIMIT, Check, against, at_least, equal
 
 Estimator = Callable[..., Evidence]
@@ -63,11 +63,11 @@ ANYWHERE: dict[str, Estimator] = {
 }
 WHERE_GRADIENTS_ARE: dict[str, Estimator] = {
     "importance, widened": partial(importance, particles=1000, widening=1.2),
-    "refined_sampling": partial(refined_sampling, particles=300, steps=60),
-    "flow_sampling": partial(flow_sampling, particles=300, steps=60),
+    "refined_sampling": partial(refined_sampling, particles=300, num_steps=60),
+    "flow_sampling": partial(flow_sampling, particles=300, num_steps=60),
     "laplace_sampling": partial(laplace_sampling, particles=300),
-    "annealed from the guide": partial(annealed, distributions=20, schedule="linear", leapfrog=5),
-    "annealed from the prior": partial(annealed, distributions=40, start="prior", leapfrog=5),
+    "annealed from the guide": partial(annealed, num_temperatures=20, schedule="linear", num_leapfrog_steps=5),
+    "annealed from the prior": partial(annealed, num_temperatures=40, start="prior", num_leapfrog_steps=5),
 }
 
 
@@ -115,16 +115,16 @@ def bound_checks(seed: int = 0) -> Iterator[Check]:
     known = LinearGaussian()
     x = known.data(60)
     story, truth = known.story(WIDEN, SHIFT), known.log_evidence(known.data(60))
-    evidence = importance(story, x, 1000, seed, progress=False)
+    evidence = importance(story, x, particles=1000, seed=seed, progress=False)
     elbo = truth.mean().item() - known.gap(WIDEN, SHIFT)
     summary = evidence.summary()
     yield against(
         "bound", "linear-Gaussian", "ELBO", float(summary["elbo"]), elbo, float(summary["elbo_monte_carlo_error"])
     )
-    above = upper_bound(story, x, 5000, seed, progress=False)
+    above = upper_bound(story, x, particles=5000, seed=seed, progress=False)
     cubo, error = truth.mean().item() + known.moment_gap(WIDEN, SHIFT), float(above.summary()["monte_carlo_error"])
     yield against("bound", "linear-Gaussian", "upper_bound", above.estimate.mean().item(), cubo, error)
-    both = bidirectional(story, x, distributions=30, start="prior", leapfrog=5, seed=seed, progress=False)
+    both = bidirectional(story, x, num_temperatures=30, start="prior", num_leapfrog_steps=5, seed=seed, progress=False)
     case = Case("linear-Gaussian", story, both.x, known.log_evidence(both.x))
     yield unbiased("bound", case, "bidirectional, lower", both.lower.estimate - case.truth, both.lower)
     yield unbiased("bound", case, "bidirectional, upper", case.truth - both.upper.estimate, both.upper)
@@ -134,7 +134,9 @@ def flag_checks(seed: int = 0) -> Iterator[Check]:
     """A proposal that is far too narrow must be flagged, and a good one must not."""
     known = LinearGaussian()
     x = known.data(30)
-    narrow, good = (importance(known.story(widen), x, 5000, seed, progress=False) for widen in (0.25, 1.2))
+    narrow, good = (
+        importance(known.story(widen), x, particles=5000, seed=seed, progress=False) for widen in (0.25, 1.2)
+    )
     said = float(narrow.verdict().startswith("unreliable"))
     share = narrow.unreliable()  # k is 0.94 +- 0.15
     yield at_least("flag", "linear-Gaussian", "too narrow: share flagged", share, 0.7)

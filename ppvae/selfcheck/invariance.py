@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ppvae.inference import Evidence, annealed, hmc, importance, refined_sampling
-from ppvae.inference.workers import in_processes
-from ppvae.known import LinearGaussian, TwoLayers
+from ppvae.inference.evidence.workers import in_processes
+from ppvae.selfcheck.analytic import LinearGaussian, TwoLayers
 from ppvae.selfcheck.checks import Check, equal
 
 
@@ -31,7 +31,9 @@ def invariance_checks(seed: int = 0, processes: int = 1) -> Iterator[Check]:
             if processes > 1:
                 shared = in_processes(estimator, story, data, processes).estimate
                 yield equal("invariance", story_name, f"{what}, in {processes} processes", shared, whole)
-    chains = [hmc(known.story(), part, draws=20, warm_up=20, progress=False, seed=seed).u for part in (x, x.flip(0))]
+    chains = [
+        hmc(known.story(), part, num_samples=20, num_warmup=20, progress=False, seed=seed).u for part in (x, x.flip(0))
+    ]
     yield equal(
         "invariance",
         "linear-Gaussian",
@@ -46,8 +48,8 @@ def _estimators(seed: int) -> dict[str, Callable[..., Evidence]]:
     return {
         "importance": partial(importance, particles=200, **quiet),
         "importance to a target": partial(importance, particles=50, target_error=0.1, **quiet),
-        "refined_sampling": partial(refined_sampling, particles=200, steps=20, **quiet),
-        "annealed": partial(annealed, particles=8, distributions=10, leapfrog=4, **quiet),
+        "refined_sampling": partial(refined_sampling, particles=200, num_steps=20, **quiet),
+        "annealed": partial(annealed, particles=8, num_temperatures=10, num_leapfrog_steps=4, **quiet),
     }
 
 

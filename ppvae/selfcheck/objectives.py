@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ppvae.inference import objectives
-from ppvae.known import Enumerable, LinearGaussian
+from ppvae.selfcheck.analytic import Enumerable, LinearGaussian
 from ppvae.selfcheck.checks import Check, against, equal
 
 REPEATS, COPIES = 100, 60  # of an objective, and of every datum in each: the spread over repeats is its error

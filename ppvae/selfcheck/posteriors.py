@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from ppvae.inference import hmc, infer, laplace, local_normal
-from ppvae.known import LinearGaussian
+from ppvae.selfcheck.analytic import LinearGaussian
 from ppvae.selfcheck.checks import LIMIT, Check, against, at_most, equal
 
 WHERE = "linear-Gaussian"
@@ -26,11 +26,11 @@ def posterior_checks(seed: int = 0) -> Iterator[Check]:
     gap = torch.distributions.kl_divergence(q, posterior).max().item()
     yield at_most("posterior", WHERE, "local_normal, largest KL to the posterior", gap, 0.02)
     for method in ("local diagonal", "local flow", "resampled"):
-        drawn = infer(story, x, method, draws=DRAWS, seed=seed, progress=False).draws  # (draws, data, size)
+        drawn = infer(story, x, method, num_samples=DRAWS, seed=seed, progress=False).draws  # (draws, data, size)
         off = (drawn.mean(0) - mean).abs() / covariance.diagonal().sqrt()
         limit = LIMIT / DRAWS**0.5 + 0.05  # a fit is not exact either
         yield at_most("posterior", WHERE, f"{method}, largest error of a mean, in deviations", off.max().item(), limit)
-    draws = hmc(story, x, draws=400, warm_up=200, seed=seed, progress=False)
+    draws = hmc(story, x, num_samples=400, num_warmup=200, seed=seed, progress=False)
     deviation = covariance.diagonal().sqrt()
     z = (draws.u.mean((0, 1)) - mean) / (deviation / draws.ess.sqrt())
     worst = int(z.abs().argmax())

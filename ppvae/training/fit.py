@@ -12,15 +12,23 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ppvae.base import Batch, Objective, Story
-from ppvae.batches import Memory, Source, Stream
 from ppvae.compilation.steps import Compile, Steps, eager
 from ppvae.compilation.update import Update
-from ppvae.inference.checks import check_data, check_parameters, hot_loop, not_finite
 from ppvae.inference.objectives import elbo
 from ppvae.inference.objectives.warming import warmed
-from ppvae.inference.programs import evaluating, networks_of, placed
+from ppvae.inference.program.checks import check_data, check_parameters, hot_loop, not_finite
+from ppvae.inference.program.traces import evaluating, networks_of, placed
 from ppvae.progress import console, track
-from ppvae.state import MakeOptimizer, Training, cosine, finite, generator_states, generators_of, set_generators
+from ppvae.training.batches import Memory, Source, Stream
+from ppvae.training.state import (
+    MakeOptimizer,
+    Training,
+    cosine,
+    finite,
+    generator_states,
+    generators_of,
+    set_generators,
+)
 
 Transform = Callable[[Tensor], Tensor]
 Data = Batch | Stream | Dataset[Any]

@@ -8,10 +8,10 @@ from typing import Any
 from torch import nn
 
 from ppvae.base import Batch, Likelihood
-from ppvae.inference.codes import codes
-from ppvae.inference.programs import as_batch, networks_of
+from ppvae.inference.program.codes import codes
+from ppvae.inference.program.traces import as_batch, networks_of
 from ppvae.models import VAE, Autoencoder, likelihoods, priors
-from ppvae.train import History, fit
+from ppvae.training.fit import History, fit
 
 
 def pretrain(

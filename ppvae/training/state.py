@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from ppvae.base import Story
 from ppvae.compilation.adam import Adam
 from ppvae.compilation.steps import Way
-from ppvae.inference.programs import networks_of
+from ppvae.inference.program.traces import networks_of
 
 MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
 

@@ -18,14 +18,16 @@ import yaml
 from safetensors.torch import load_file
 
 import ppvae
-from ppvae import cli, data, lineup, networks, runs
-from ppvae.arguments import parse
+from ppvae import cli, data, networks
+from ppvae.commands import compare
+from ppvae.evaluation.metrics import completeness
+from ppvae.evaluation.scoring import give_density, score
+from ppvae.experiments import lineup, runs
+from ppvae.experiments.options import parse
 from ppvae.inference import elbo, iwae, log_weights, refined_sampling
-from ppvae.metrics import completeness
-from ppvae.models import assemble, guides, likelihoods, priors
-from ppvae.scoring import give_density, score
+from ppvae.models import assemble, encoders, likelihoods, priors
 from ppvae.selfcheck.checks import against
-from ppvae.train import NotFinite
+from ppvae.training.fit import NotFinite
 
 MY_FILE = """
 import torch, pyro.distributions as dist
@@ -230,7 +232,7 @@ def test_the_command_line_fits_what_python_fits(ppvae_says):
     story = assemble(
         partial(priors.GaussianMixture, components=7),
         partial(likelihoods.Binomial, total_count=16),
-        guides.DiagonalNormal,
+        encoders.DiagonalNormal,
         shape=(64,),
         latent=2,
         network=networks.MLP([4]),
@@ -256,7 +258,7 @@ def test_dynamic_binarisation_is_drawn_in_training_as_in_python(ppvae_says):
     story = assemble(
         priors.StandardNormal,
         likelihoods.Bernoulli,
-        guides.DiagonalNormal,
+        encoders.DiagonalNormal,
         shape=(64,),
         latent=2,
         network=networks.MLP([4]),
@@ -283,7 +285,7 @@ def test_the_configuration_of_a_run_leaves_nothing_open(ppvae_says):
     assert config["network"]["init_args"]["hidden"] == [4]
     assert config["story"] == {"class_path": "ppvae.models.stories.vae"}
     assert config["prior"] == {"class_path": "ppvae.models.priors.StandardNormal"}
-    assert config["encoder"] == {"class_path": "ppvae.models.guides.DiagonalNormal"}
+    assert config["encoder"] == {"class_path": "ppvae.models.encoders.DiagonalNormal"}
     assert (config["objective"], config["objective_args"]) == ("iwae", {"particles": 50})
     assert {key: config[key] for key in ("data", "latent", "epochs")} == {
         "data": "digits",
@@ -513,7 +515,7 @@ def test_other_data_than_the_runs_are_refused(ppvae_says, refusal):
         (["--rows", "0"], "rows should be at least 1, got 0"),
         (["--processes", "0"], "processes should be at least 1, got 0"),
         (["--method", "anneal"], "unknown method 'anneal': it should be one of annealed, "),
-        (["--method", "annealed", "--method.dist", "3"], "annealed takes particles (int), distributions (int)"),
+        (["--method", "annealed", "--method.dist", "3"], "annealed takes particles (int), num_temperatures (int)"),
         (["--method", "exact", "--particles", "9"], "method exact takes no arguments, got particles"),
         (["--method", "exact"], "exact needs discrete latents, or a linear-Gaussian story"),
         (["--method", "bidirectional", "--processes", "2"], "bidirectional runs in one process, got processes 2"),
@@ -532,7 +534,7 @@ def test_wrong_options_of_an_evaluation(ppvae_says, refusal, words, said):
         (["--method", "importance", "--target_error", "0.3"], "worst datum", "importance-to0.3"),
         (["--method", "refined_sampling", "--particles", "40"], "refined for every datum", "refined_sampling-40"),
         (
-            ["--method", "annealed", "--method.distributions", "3", "--method.start", "prior"],
+            ["--method", "annealed", "--method.num_temperatures", "3", "--method.start", "prior"],
             "annealing from the prior in 3 steps",
             "annealed-32",
         ),
@@ -550,16 +552,16 @@ def test_an_evaluation_by_a_method_of_ones_choice(ppvae_says, words, says, name)
     assert len(table(f"RUN/evidence-test-{name}-first5-seed0.csv")) == 5
     run = runs.read("RUN")
     if name == "refined_sampling-40":
-        evidence = refined_sampling(run.story, run.data().test[:5], 40, progress=False)
+        evidence = refined_sampling(run.story, run.data().test[:5], particles=40, progress=False)
         assert record["log_p"] == pytest.approx(evidence.estimate.mean().item(), rel=1e-6)
 
 
 def test_bounds_from_both_sides_of_data_that_the_story_draws(ppvae_says):
     ppvae_says(*REAL, "--epochs", "1", "--out", "RUN")
-    out = ppvae_says("evaluate", "RUN", "--method", "bidirectional", "--rows", "4", "--method.distributions", "4")
+    out = ppvae_says("evaluate", "RUN", "--method", "bidirectional", "--rows", "4", "--method.num_temperatures", "4")
     assert out.count("temperatures: log p(x) of 4 simulated data from below") == 3
     record = strict(Path("RUN/evidence-simulated-bidirectional-4-4-seed0.json").read_text())
-    assert [rung["distributions"] for rung in record["rungs"]] == [1, 2, 4]
+    assert [rung["num_temperatures"] for rung in record["rungs"]] == [1, 2, 4]
     for rung in record["rungs"]:
         assert rung["gap"] == pytest.approx(rung["upper"]["log_p"] - rung["lower"]["log_p"])
     assert Path("RUN/evidence-simulated-bidirectional-4-4-seed0-sandwich.png").read_bytes().startswith(PNG)
@@ -692,7 +694,7 @@ def test_seeds_show_their_spread(tiny_lineup, capsys):
 
 
 def test_a_comparison_says_the_same_twice(tiny_lineup, capsys, monkeypatch):
-    monkeypatch.setattr("ppvae.figures.of_comparison", lambda *_: {})
+    monkeypatch.setattr("ppvae.plots.figures.of_comparison", lambda *_: {})
     tables = []
     for out in ("A", "B"):
         compared(capsys, *tiny_lineup, "--out", out)
@@ -708,12 +710,12 @@ def test_a_comparison_needs_at_least_one_of_everything(tiny_lineup, refusal, opt
 def test_a_comparison_leaves_out_the_contender_that_breaks(tiny_lineup, capsys, monkeypatch):
     enter = lineup.enter
 
-    def broken(parser, contender, *options):
+    def broken(contender, *options):
         if contender.name == "scaled":
             raise NotFinite("the loss is nan in epoch 1")
-        return enter(parser, contender, *options)
+        return enter(contender, *options)
 
-    monkeypatch.setattr("ppvae.lineup.enter", broken)
+    monkeypatch.setattr("ppvae.experiments.lineup.enter", broken)
     assert cli.main([*tiny_lineup, "--out", "DIR"]) == 0
     assert "left out: scaled, seed 0: the loss is nan in epoch 1" in capsys.readouterr().out
     assert "scaled" not in {row["name"] for row in table("DIR/table.csv")}
@@ -724,7 +726,7 @@ def test_a_comparison_in_which_all_break_is_refused(tiny_lineup, capsys, monkeyp
     def broken(*_):
         raise NotFinite("the loss is nan in epoch 1")
 
-    monkeypatch.setattr("ppvae.lineup.enter", broken)
+    monkeypatch.setattr("ppvae.experiments.lineup.enter", broken)
     assert cli.main([*tiny_lineup, "--out", "DIR"]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("ppvae: error: no contender could be fitted; counts, z = 2, seed 0")
@@ -925,7 +927,7 @@ def test_stopping_while_the_run_is_written_leaves_nothing(capsys, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ppvae.figures.of_run", interrupt)
+    monkeypatch.setattr("ppvae.plots.figures.of_run", interrupt)
     before = listing()
     assert cli.main([*REAL, "--out", "RUN"]) == 130
     assert listing() == before
@@ -947,15 +949,15 @@ def test_a_density_of_codes_does_not_depend_on_the_seed_of_the_draws(ppvae_says)
     ppvae_says("fit", *words, "--out", "RUN")
     story, dataset = ppvae.load("RUN"), data.load("digits", binarisation="dynamic")
     give_density(story, (dataset.drawn().train,))
-    expected = score(story, (dataset.drawn(3).test,), 30, seed=3).summary()["log_p"]
+    expected = score(story, (dataset.drawn(3).test,), particles=30, seed=3).summary()["log_p"]
     assert f"log p(x) = {expected:.3f}" in ppvae_says("evaluate", "RUN", "--particles", "30", "--seed", "3")
 
 
 def test_contenders_of_a_configuration_and_of_the_command_line_stand_together(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a.yaml").write_text("contender: ['one: --latent 3', '--latent 4']\n")
-    words = ["compare", "--config", "a.yaml", "--contender", "x[1]: --latent 5", "--contender=[y]: ", "--out", "OUT"]
-    assert parse(cli.command_line(), words).compare.contender == [
+    words = ["--config", "a.yaml", "--contender", "x[1]: --latent 5", "--contender=[y]: ", "--out", "OUT"]
+    assert parse(compare.options(), words).contender == [
         "one: --latent 3",
         "--latent 4",
         "x[1]: --latent 5",
@@ -973,7 +975,7 @@ def test_a_contender_that_breaks_in_any_way_is_left_out(capsys, tiny_lineup, mon
     def broken(*_):
         raise TypeError("no such luck")
 
-    monkeypatch.setattr("ppvae.lineup.regularity", broken)
+    monkeypatch.setattr("ppvae.experiments.lineup.regularity", broken)
     assert cli.main([*tiny_lineup, "--out", "DIR"]) == 2
     said = capsys.readouterr()
     assert said.err.count("TypeError: no such luck") >= 5

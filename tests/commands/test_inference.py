@@ -10,7 +10,7 @@ import pytest
 
 from ppvae import cli
 from ppvae.commands import posteriors
-from ppvae.inference.posteriors import METHODS
+from ppvae.inference.posteriors.methods import METHODS
 
 SMALL = ["--latent", "2", "--network.hidden", "[8]", "--epochs", "1"]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -34,10 +34,10 @@ def runs(tmp_path_factory):
 def fits(request, monkeypatch):
     """How long fits and chains are, where no word says it."""
     if request.param == "short":
-        monkeypatch.setattr(posteriors, "reference", partial(posteriors.reference, warm_up=10))
-        monkeypatch.setattr(posteriors, "flow_sampling", partial(posteriors.flow_sampling, steps=20))
-        quick = {"local diagonal": partial(METHODS["local diagonal"], steps=30)}
-        quick["hmc"] = partial(METHODS["hmc"], warm_up=10)
+        monkeypatch.setattr(posteriors, "reference", partial(posteriors.reference, num_warmup=10))
+        monkeypatch.setattr(posteriors, "flow_sampling", partial(posteriors.flow_sampling, num_steps=20))
+        quick = {"local diagonal": partial(METHODS["local diagonal"], num_steps=30)}
+        quick["hmc"] = partial(METHODS["hmc"], num_warmup=10)
         for name, method in quick.items():
             monkeypatch.setitem(METHODS, name, method)
     return request.param
@@ -63,7 +63,7 @@ def refusal(capsys, *words):
     ("rows", "steps", "flow_steps"), [(3, 10, 10), pytest.param(6, 60, 40, marks=pytest.mark.soak)]
 )
 def test_gaps_prints_a_table_and_keeps_it_with_a_picture(runs, capsys, rows, steps, flow_steps):
-    length = ["--particles", "200", "--steps", steps, "--flow_steps", flow_steps]
+    length = ["--particles", "200", "--num_steps", steps, "--num_flow_steps", flow_steps]
     words = ["gaps", runs / "vae", "--rows", rows, *length]
     said = say(capsys, *words)
     for part in (
@@ -93,7 +93,7 @@ def test_gaps_prints_a_table_and_keeps_it_with_a_picture(runs, capsys, rows, ste
 
 def test_posteriors_prints_a_leaderboard_and_keeps_it_with_pictures(runs, capsys, fits):
     methods = "[amortised,local diagonal,laplace,hmc]"
-    few = ["--rows", "2", "--draws", "40", "--simulations", "20", "--reference", "20"]
+    few = ["--rows", "2", "--num_samples", "40", "--num_simulations", "20", "--reference", "20"]
     said = say(capsys, "posteriors", runs / "vae", *few, "--methods", methods)
     assert all(method in said for method in ("amortised", "local diagonal", "laplace", "hmc"))
     assert "nuts  " not in said
@@ -109,7 +109,7 @@ def test_posteriors_prints_a_leaderboard_and_keeps_it_with_pictures(runs, capsys
 def test_a_deterministic_run_leaves_out_what_needs_a_density(runs, capsys, monkeypatch, fits):
     kept = {name: METHODS[name] for name in ("amortised", "semi-amortised", "resampled", "laplace")}
     monkeypatch.setattr(posteriors, "METHODS", kept)
-    few = ["--rows", "3", "--draws", "40", "--simulations", "0", "--reference", "20"]
+    few = ["--rows", "3", "--num_samples", "40", "--num_simulations", "0", "--reference", "20"]
     said = say(capsys, "posteriors", runs / "point", *few)
     assert "left out, for want of a guide with a density: amortised, semi-amortised, resampled" in said
     assert "the guide is a point mass" in said

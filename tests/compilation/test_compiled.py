@@ -18,8 +18,8 @@ from ppvae.compilation.compiled import Gradients, NotCompilable
 from ppvae.compilation.steps import eager
 from ppvae.compilation.tracing import NotTraceable
 from ppvae.inference import elbo, objectives
-from ppvae.inference.checks import hot_loop
-from ppvae.models import VAE, assemble, guides, likelihoods, priors
+from ppvae.inference.program.checks import hot_loop
+from ppvae.models import VAE, assemble, encoders, likelihoods, priors
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
@@ -94,7 +94,7 @@ def test_discrete_latents_are_traced(objective):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_recurrent_networks_are_traced(dtype):
     torch.manual_seed(0)
-    parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    parts = (priors.StandardNormal, likelihoods.Normal, encoders.DiagonalNormal)
     story = assemble(*parts, shape=(3, 2), latent=2, network=networks.LSTM())
     assert_agree(story, OBJECTIVES["elbo"], (torch.randn(5, 6),), dtype, steps=1)
 
@@ -167,7 +167,7 @@ def test_shapes_modes_and_numbers_have_graphs_of_their_own():
     story = VAE(
         priors.StandardNormal(2),
         likelihoods.Normal(networks.mlp(2, [4], 3)),
-        guides.DiagonalNormal(nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5))),
+        encoders.DiagonalNormal(nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5))),
     )
     gradients = Gradients(lambda *x: elbo(story, x), story)
     with hot_loop():

@@ -11,7 +11,7 @@ from ppvae.compilation.compiled import Gradients
 from ppvae.compilation.steps import eager
 from ppvae.compilation.tiles import sound
 from ppvae.inference import elbo
-from ppvae.inference.checks import hot_loop
+from ppvae.inference.program.checks import hot_loop
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.distributions import AffineTransform, Independent, Normal, TransformedDistribution
 
 from ppvae.data import load
-from ppvae.observation import Observation
+from ppvae.data.observation import Observation
 
 DRAWN = ["static", "dynamic"]
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppvae import cli, data, files
+from ppvae import cli, data
+from ppvae.data import files
 
 
 @pytest.fixture(autouse=True)

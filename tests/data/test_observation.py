@@ -10,7 +10,7 @@ import torch
 from torch.distributions import Normal
 
 from ppvae.data import load
-from ppvae.observation import Contract, Observation, why_apart
+from ppvae.data.observation import Contract, Observation, why_apart
 
 VIEWS = {
     "as they are": {},

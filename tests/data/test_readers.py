@@ -15,7 +15,7 @@ from scipy.io import savemat
 from sklearn.datasets import load_digits
 
 from ppvae.data import load
-from ppvae.sources import (
+from ppvae.data.readers import (
     import_torchvision,
     read_csv,
     read_digits,

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from ppvae import data
+from ppvae.data.observation import Observation
+from ppvae.evaluation.comparison import Result, group_results, not_ranked, paired_difference
 from ppvae.inference import Evidence, importance, prior_sampling
-from ppvae.inference.comparison import Result, group_results, not_ranked, paired_difference
-from ppvae.known import LinearGaussian
-from ppvae.observation import Observation
+from ppvae.selfcheck.analytic import LinearGaussian
 
 ONES = torch.ones(4).double()
 MASS = Observation("a", "levels", (2,), maximum=4)
@@ -60,7 +60,7 @@ def test_one_story_on_two_scales_has_equal_figures_in_one_group():
     for name, case, scaling in [("raw", known, "none"), ("moved", moved, "unit")]:
         digits, story = data.load("digits", scaling=scaling), case.story()
         x = digits.test[:4].double()
-        by_guide, naive = (f(story, x, 30, progress=False) for f in (importance, prior_sampling))
+        by_guide, naive = (f(story, x, particles=30, progress=False) for f in (importance, prior_sampling))
         log_likelihood = story.likelihood(story.encoder(x).mean).log_prob(x).mean().item()
         measures = {"neg_log_likelihood": -log_likelihood, "kl": 1.0}
         results.append(Result(name, digits.observation, 0, by_guide, naive, measures))

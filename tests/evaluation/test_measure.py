@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from ppvae import data, measure, metrics
-from ppvae.inference.codes import codes, decode, reconstruct, simulate
-from ppvae.inference.weights import latent_densities
-from ppvae.models import PCA, VAE, assemble, guides, likelihoods, priors, stories
+from ppvae import data
+from ppvae.evaluation import measure, metrics
+from ppvae.inference.program.codes import codes, decode, reconstruct, simulate
+from ppvae.inference.program.weights import latent_densities
+from ppvae.models import PCA, VAE, assemble, encoders, likelihoods, priors, stories
 
 LATENT = 3
 
@@ -23,7 +24,7 @@ def digits(rows=60):
     )  # fmt: skip
 
 
-def story_of(prior=priors.StandardNormal, encoder=guides.DiagonalNormal, **options):
+def story_of(prior=priors.StandardNormal, encoder=encoders.DiagonalNormal, **options):
     torch.manual_seed(0)
     return assemble(prior, likelihoods.Normal, encoder, shape=(1, 8, 8), latent=LATENT, **options).eval()
 
@@ -57,8 +58,8 @@ def test_the_divergence_of_each_dimension_is_shown_where_there_is_one():
     by_hand = (0.5 * (loc**2 + scale**2 - 1) - scale.log()).mean(0)
     torch.testing.assert_close(measure.kl_per_dimension(story, (x,)), by_hand.sort(descending=True).values)
     for other in (
-        story_of(encoder=guides.PointMass),
-        story_of(encoder=guides.FullNormal),
+        story_of(encoder=encoders.PointMass),
+        story_of(encoder=encoders.FullNormal),
         story_of(prior=priors.GaussianMixture),
         story_of(prior=priors.Flat),
         story_of(story=stories.hierarchical),
@@ -67,7 +68,7 @@ def test_the_divergence_of_each_dimension_is_shown_where_there_is_one():
 
 
 def test_a_point_mass_and_a_flat_prior_have_no_divergence():
-    for story in (story_of(encoder=guides.PointMass), story_of(prior=priors.Flat), PCA(digits().train, LATENT)):
+    for story in (story_of(encoder=encoders.PointMass), story_of(prior=priors.Flat), PCA(digits().train, LATENT)):
         found = measure.representation(story, digits())
         assert math.isnan(found["kl"])
         assert math.isnan(found["mutual_information"])
@@ -75,7 +76,7 @@ def test_a_point_mass_and_a_flat_prior_have_no_divergence():
 
 
 def test_units_count_on_the_scale_of_their_prior():
-    story, seen = story_of(encoder=guides.PointMass), digits()
+    story, seen = story_of(encoder=encoders.PointMass), digits()
     variances = codes(story, seen.test).var(0, correction=0)
     assert measure.representation(story, seen)["active_units"] == (variances > 0.01).sum()
     story.prior = priors.Flat(LATENT)  # which has none
@@ -83,7 +84,7 @@ def test_units_count_on_the_scale_of_their_prior():
 
 
 def test_a_dead_unit_under_a_flat_prior_is_not_active():
-    story = story_of(prior=priors.Flat, encoder=guides.PointMass)
+    story = story_of(prior=priors.Flat, encoder=encoders.PointMass)
     with torch.no_grad():
         story.encoder.network[-1].weight[0] *= 0.01
     assert measure.representation(story, digits())["active_units"] == LATENT - 1
@@ -121,7 +122,7 @@ def test_few_test_data(rows):
 def test_every_story_is_measured_and_nothing_is_changed(name):
     torch.manual_seed(0)
     shape = (8, 8) if name == "sequence" else (1, 8, 8)
-    parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    parts = (priors.StandardNormal, likelihoods.Normal, encoders.DiagonalNormal)
     story = assemble(*parts, shape=shape, latent=LATENT, classes=10, story=getattr(stories, name))
     state = torch.get_rng_state()
     found = measure.representation(story, digits()) | measure.regularity(story, digits())
@@ -143,7 +144,7 @@ def test_a_story_of_ones_own_needs_no_more_than_its_programs():
 
 def test_simulated_data_are_draws_of_the_model():
     torch.manual_seed(0)
-    parts = (priors.StandardNormal, likelihoods.Bernoulli, guides.DiagonalNormal)
+    parts = (priors.StandardNormal, likelihoods.Bernoulli, encoders.DiagonalNormal)
     story = assemble(*parts, shape=(3,), latent=2).eval()
     x = simulate(story, torch.zeros(20_000, 3))
     assert set(x.unique().tolist()) == {0.0, 1.0}
@@ -219,7 +220,7 @@ def test_the_two_parts_of_the_divergence_keep_their_names(monkeypatch):
 @pytest.mark.parametrize("name", ["conditional", "semi_supervised"])
 def test_a_code_that_was_told_its_label_says_nothing_of_it(name):
     """A story that takes labels is told none; one that cannot do without has no accuracies."""
-    parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    parts = (priors.StandardNormal, likelihoods.Normal, encoders.DiagonalNormal)
     torch.manual_seed(0)
     story = assemble(*parts, shape=(1, 8, 8), latent=LATENT, classes=10, story=getattr(stories, name)).eval()
     seen, found = digits(), measure.representation(story, digits())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributions import kl_divergence
 
-from ppvae import metrics
+from ppvae.evaluation import metrics
 
 
 def test_reconstruction_error_is_per_datum_on_a_unit_scale():

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from ppvae.evaluation.scoring import give_density, score
 from ppvae.inference import importance, refined_sampling
-from ppvae.inference.codes import codes
-from ppvae.known import LinearGaussian
-from ppvae.models import Autoencoder, assemble, guides, likelihoods, priors, stories
-from ppvae.scoring import give_density, score
+from ppvae.inference.program.codes import codes
+from ppvae.models import Autoencoder, assemble, encoders, likelihoods, priors, stories
+from ppvae.selfcheck.analytic import LinearGaussian
 
 
 def deterministic(prior, latent=2):
@@ -26,10 +26,10 @@ def same(found, expected):
 def test_half_of_the_draws_are_the_guides_and_half_a_refined_normals():
     known = LinearGaussian()
     x, story = known.data(5), known.story(widen=0.2, shift=0.3)
-    found = score(story, (x,), 1000, seed=3)
-    assert same(found, refined_sampling(story, x, 1000, seed=3, guide_share=0.5))
-    assert torch.equal(found.elbo, importance(story, x, 1000, seed=3).elbo)
-    assert importance(story, x, 1000).unreliable() == 1
+    found = score(story, (x,), particles=1000, seed=3)
+    assert same(found, refined_sampling(story, x, particles=1000, seed=3, guide_share=0.5))
+    assert torch.equal(found.elbo, importance(story, x, particles=1000, seed=3).elbo)
+    assert importance(story, x, particles=1000).unreliable() == 1
     assert found.unreliable() == 0
     exact = known.log_evidence(x)
     assert ((found.estimate - exact).abs() < 4 * found.standard_error).all()
@@ -60,38 +60,38 @@ def test_a_mode_that_the_guide_knows_of_is_not_lost():
     z = torch.linspace(-9, 9, 200_001).double()
     prior = pyro.distributions.Normal(0.0, 2.0).log_prob(z)
     exact = (prior + pyro.distributions.Normal(z.abs(), 0.1).log_prob(x)).logsumexp(-1) + (z[1] - z[0]).log()
-    found = score(story, (x,), 2000)
+    found = score(story, (x,), particles=2000)
     assert ((found.estimate - exact).abs() < 4 * found.standard_error).all()
     assert found.standard_error.max() < 0.05
 
 
 def test_a_prior_that_depends_on_labels_stays():
     torch.manual_seed(0)
-    parts = (priors.StandardNormal, likelihoods.Normal, guides.PointMass)
+    parts = (priors.StandardNormal, likelihoods.Normal, encoders.PointMass)
     story = assemble(
         *parts, shape=(5,), latent=2, classes=3, story=partial(stories.conditional, prior_given_labels=True)
     )
     data = (torch.randn(9, 5), torch.arange(9) % 3)
     assert not give_density(story, data)
-    assert score(story, data, 50).estimate.isfinite().all()
+    assert score(story, data, particles=50).estimate.isfinite().all()
 
 
 def test_latents_that_no_normal_covers_are_left_to_the_guide():
     x = torch.zeros(3, 5)
-    sphere = assemble(priors.HypersphericalUniform, likelihoods.Normal, guides.VonMisesFisher, shape=(5,), latent=3)
-    one_hot = assemble(priors.OneHot, likelihoods.Normal, guides.OneHotCategorical, shape=(5,), latent=3)
-    relaxed = assemble(priors.RelaxedOneHot, likelihoods.Normal, guides.GumbelSoftmax, shape=(5,), latent=3)
+    sphere = assemble(priors.HypersphericalUniform, likelihoods.Normal, encoders.VonMisesFisher, shape=(5,), latent=3)
+    one_hot = assemble(priors.OneHot, likelihoods.Normal, encoders.OneHotCategorical, shape=(5,), latent=3)
+    relaxed = assemble(priors.RelaxedOneHot, likelihoods.Normal, encoders.GumbelSoftmax, shape=(5,), latent=3)
     for story in (sphere, one_hot, relaxed):  # in float32 a relaxed draw may be a vertex
-        assert same(score(story, (x,), 100), importance(story, x, 100))
+        assert same(score(story, (x,), particles=100), importance(story, x, particles=100))
 
 
 def test_a_point_mass_has_no_elbo():
     story = deterministic(priors.StandardNormal(2))
-    found = score(story, (torch.randn(4, 5),), 100)
+    found = score(story, (torch.randn(4, 5),), particles=100)
     assert found.elbo.isnan().all()
     assert "ELBO                none" in str(found)
     with pytest.raises(ValueError, match="proper prior"):
-        score(deterministic(priors.Flat(2)), (torch.randn(4, 5),), 100)
+        score(deterministic(priors.Flat(2)), (torch.randn(4, 5),), particles=100)
 
 
 def test_a_density_is_given_to_a_point_mass_alone():
@@ -119,7 +119,7 @@ def test_a_dead_code_has_one_gaussian():
     nn.init.zeros_(story.encoder.network.weight)
     give_density(story, (torch.randn(100, 5),))
     assert len(story.prior.weights) == 1
-    assert score(story, (torch.randn(3, 5),), 100).estimate.isfinite().all()
+    assert score(story, (torch.randn(3, 5),), particles=100).estimate.isfinite().all()
 
 
 @pytest.mark.parametrize("data", [150, pytest.param(1000, marks=pytest.mark.soak)])
@@ -128,9 +128,9 @@ def test_the_estimate_is_unbiased_and_depends_on_its_datum_alone(data):
     known = LinearGaussian()
     x = known.data(1).expand(data, -1).contiguous()
     story = known.story(widen=0.7, shift=0.05)
-    ratio = (score(story, (x,), 50).estimate - known.log_evidence(x)).exp()
+    ratio = (score(story, (x,), particles=50).estimate - known.log_evidence(x)).exp()
     assert abs(ratio.mean() - 1) < 5 * ratio.std() / data**0.5
     assert ratio.std() < 0.3
     rows = known.data(6)
-    apart = torch.cat([score(story, (row,), 100).estimate for row in rows.split(1)])
-    torch.testing.assert_close(score(story, (rows,), 100).estimate, apart, atol=1e-9, rtol=0)
+    apart = torch.cat([score(story, (row,), particles=100).estimate for row in rows.split(1)])
+    torch.testing.assert_close(score(story, (rows,), particles=100).estimate, apart, atol=1e-9, rtol=0)

@@ -8,13 +8,14 @@ import pytest
 import torch
 import yaml
 
-from ppvae import arguments as ask
-from ppvae import build, data, networks
+from ppvae import data, networks
+from ppvae.data.observation import Observation
+from ppvae.evaluation.scoring import settle
+from ppvae.experiments import build
+from ppvae.experiments import options as ask
 from ppvae.inference import elbo, iwae
-from ppvae.models import guides, likelihoods, priors, stories
-from ppvae.observation import Observation
-from ppvae.pretraining import stages
-from ppvae.scoring import settle
+from ppvae.models import encoders, likelihoods, priors, stories
+from ppvae.training.pretraining import stages
 
 MY_PARTS = """
 import torch, pyro.distributions as dist
@@ -153,7 +154,7 @@ def test_an_unknown_name_lists_the_known_ones_nearest_first(option, name, known)
 def test_the_known_names_are_what_each_module_offers():
     assert {"Flat", "GaussianMixture", "StandardNormal"} <= set(ask.names(priors))
     assert {"Bernoulli", "Binomial", "Normal"} <= set(ask.names(likelihoods))
-    assert {"DiagonalNormal", "PointMass"} <= set(ask.names(guides))
+    assert {"DiagonalNormal", "PointMass"} <= set(ask.names(encoders))
     assert {"vae", "hierarchical", "pca"} <= set(ask.names(stories))
     assert {"MLP", "Convolutional"} <= set(ask.names(networks))
     assert not {"assemble", "_dense", "mlp"} & {*ask.names(stories), *ask.names(networks)}
@@ -173,7 +174,7 @@ def test_a_configuration_file_may_use_short_names(tmp_path):
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(config))
     options = parsed("--config", str(tmp_path / "a.yaml"), "--lr", "0.2", "--likelihood.learned", "true")
     assert options.prior.class_path == "ppvae.models.priors.Flat"
-    assert options.encoder.class_path == "ppvae.models.guides.PointMass"
+    assert options.encoder.class_path == "ppvae.models.encoders.PointMass"
     assert options.likelihood.init_args.as_dict() == {"variance": 0.5, "learned": True}
     assert options.lr == 0.2
 

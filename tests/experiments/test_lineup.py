@@ -6,15 +6,18 @@ import pytest
 import torch
 
 import ppvae
-from ppvae import data, figures, lineup, metrics, networks
-from ppvae.arguments import fit_parser, parse
+from ppvae import data, networks
+from ppvae.data.observation import Observation
+from ppvae.evaluation import metrics
+from ppvae.evaluation.comparison import group_results
+from ppvae.evaluation.scoring import score
+from ppvae.experiments import lineup
+from ppvae.experiments.options import fit_parser, parse
 from ppvae.inference import elbo, prior_sampling
-from ppvae.inference.codes import codes, prior_variance, reconstruct
-from ppvae.inference.comparison import group_results
-from ppvae.inference.programs import batch_for
-from ppvae.models import assemble, guides, likelihoods, linear, priors
-from ppvae.observation import Observation
-from ppvae.scoring import score
+from ppvae.inference.program.codes import codes, prior_variance, reconstruct
+from ppvae.inference.program.traces import batch_for
+from ppvae.models import assemble, encoders, likelihoods, linear, priors
+from ppvae.plots import figures
 
 COMMON = ["--latent", "3", "--epochs", "2", "--batch_size", "500", "--lr", "0.01", "--network.hidden", "[8]"]
 
@@ -34,13 +37,13 @@ def compete(*contenders, seeds=1):
 
 def test_a_row_is_what_its_words_say():
     (contender,) = made(one="--prior GaussianMixture --prior.components 4")
-    found = lineup.enter(fit_parser(), contender, digits(), seed=3, particles=30, progress=False)
+    found = lineup.enter(contender, digits(), seed=3, particles=30, progress=False)
     seen = digits()
     torch.manual_seed(3)
     story = assemble(
         partial(priors.GaussianMixture, components=4),
         partial(likelihoods.Binomial, total_count=16),
-        guides.DiagonalNormal,
+        encoders.DiagonalNormal,
         shape=(1, 8, 8),
         latent=3,
         network=networks.MLP([8]),
@@ -49,8 +52,8 @@ def test_a_row_is_what_its_words_say():
     history = ppvae.fit(story, seen.train, objective=elbo, epochs=2, batch_size=500, lr=0.01, seed=3, valid=seen.valid)
     assert found.history.loss == history.loss
     assert found.history.valid == history.valid
-    assert torch.equal(found.result.evidence.estimate, score(story, (seen.test,), 30, seed=3).estimate)
-    assert torch.equal(found.result.naive.estimate, prior_sampling(story, seen.test, 30, seed=3).estimate)
+    assert torch.equal(found.result.evidence.estimate, score(story, (seen.test,), particles=30, seed=3).estimate)
+    assert torch.equal(found.result.naive.estimate, prior_sampling(story, seen.test, particles=30, seed=3).estimate)
     (row,) = group_results([found.result])[0].rows
     naive = found.result.naive.summary()
     assert row.mean["naive_neg_log_p"] == -naive["log_p"]

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 import ppvae
-from ppvae import arguments, build, data, runs
+from ppvae import data
+from ppvae.experiments import build, runs
+from ppvae.experiments.options import fit_parser, parse
 from ppvae.inference import Evidence, importance, log_weights
-from ppvae.train import Epoch
+from ppvae.training.fit import Epoch
 
 WORDS = ["--data", "real.npy", "--latent", "2", "--network.hidden", "[4]", "--prior", "GaussianMixture"]
 EPOCHS = [Epoch(1, 3.5, 4.5, 0.25), Epoch(2, 2.5, math.nan, 0.25)]
@@ -27,8 +29,8 @@ def real_data(tmp_path, monkeypatch):
 
 def a_story(*words):
     """Options, observation and story as the command line makes them."""
-    parser = arguments.fit_parser()
-    options = arguments.parse(parser, [*WORDS, *words])
+    parser = fit_parser()
+    options = parse(parser, [*WORDS, *words])
     observation = runs.load_data_of(options).observation
     options = build.complete(parser, options, observation)
     return parser.dump(options), observation, build.build_story(parser, options, observation)

@@ -13,8 +13,10 @@ import pytest
 import yaml
 
 import ppvae
-from ppvae import arguments, cli, parts, runs, trust
+from ppvae import cli
 from ppvae.commands.evaluate import METHODS
+from ppvae.experiments import parts, runs, trust
+from ppvae.experiments.options import SKIPPED
 from ppvae.inference import objectives
 from ppvae.models.sizes import LINKED
 
@@ -237,7 +239,7 @@ def test_what_is_no_objective_is_refused_in_one_line(capsys, name):
 def test_no_argument_of_ours_can_name_a_class():
     """So that what a file says of a part, an objective or a method of ours never makes anything."""
     plain = {bool, int, float, str, type(None)}
-    skipped = {*LINKED, *arguments.SKIPPED}
+    skipped = {*LINKED, *SKIPPED}
     ours = [getattr(module, name) for module in parts.SWAPPED.values() for name in parts.names(module)]
     taken = [p for part in ours for p in parts.parameters(part, tuple(skipped))]
     functions = [*(getattr(objectives, name) for name in objectives.__all__), *METHODS.values()]

@@ -8,7 +8,6 @@ import torch
 
 from ppvae.inference import (
     annealed,
-    ascent,
     bidirectional,
     calibration,
     flow_sampling,
@@ -25,26 +24,27 @@ from ppvae.inference import (
     refined_sampling,
     upper_bound,
 )
-from ppvae.inference.calibration import RANKED, rank, simulate
-from ppvae.inference.importance import draws
-from ppvae.inference.leaderboard import SLOW, Reference
-from ppvae.inference.posteriors import METHODS
-from ppvae.known import LinearGaussian
+from ppvae.inference.diagnostics.calibration import RANKED, rank, simulate
+from ppvae.inference.diagnostics.leaderboard import SLOW, Reference
+from ppvae.inference.evidence.importance import draws
+from ppvae.inference.posteriors import ascent
+from ppvae.inference.posteriors.methods import METHODS
+from ppvae.selfcheck.analytic import LinearGaussian
 
 FEW = {"particles": 30, "progress": False}
-SHORT = {"progress": False, "steps": 3}
-BRIEF = {"hmc": {"warm_up": 2}, "local": {"steps": 3}}
+SHORT = {"progress": False, "num_steps": 3}
+BRIEF = {"hmc": {"num_warmup": 2}, "local": {"num_steps": 3}}
 STORY = LinearGaussian().story(widen=1.5, shift=0.2)
 
 
-MODULES = [importlib.import_module(f"ppvae.inference.{name}") for name in ("local", "local_flow")]
+MODULES = [importlib.import_module(f"ppvae.inference.posteriors.{name}") for name in ("local", "local_flow")]
 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
     """A flow begins at a Normal of few steps, and a pilot of annealing settles in two."""
-    monkeypatch.setattr("ppvae.inference.annealing.SETTLING", 2)
-    monkeypatch.setattr(MODULES[1], "local_normal", partial(local_normal, steps=3))
+    monkeypatch.setattr("ppvae.inference.evidence.annealing.SETTLING", 2)
+    monkeypatch.setattr(MODULES[1], "local_normal", partial(local_normal, num_steps=3))
 
 
 def figures(evidence):
@@ -53,7 +53,7 @@ def figures(evidence):
 
 def inferred(method):
     short = partial(METHODS[method], **BRIEF.get(method.split()[0], {}))
-    return lambda x, seed: [infer(STORY, x, short, 8, seed, progress=False).draws]
+    return lambda x, seed: [infer(STORY, x, short, num_samples=8, seed=seed, progress=False).draws]
 
 
 SEEDED = {  # everything that takes a seed, to all of the figures that should follow it
@@ -65,16 +65,22 @@ SEEDED = {  # everything that takes a seed, to all of the figures that should fo
     "upper_bound": lambda x, seed: figures(upper_bound(STORY, x, seed=seed, **FEW)),
     "draws": lambda x, seed: [draws(STORY, x, seed=seed, **FEW)],
     "laplace_sampling": lambda x, seed: figures(laplace_sampling(STORY, x, seed=seed, **FEW)),
-    "refined_sampling": lambda x, seed: figures(refined_sampling(STORY, x, seed=seed, steps=3, **FEW)),
-    "flow_sampling": lambda x, seed: figures(flow_sampling(STORY, x, seed=seed, steps=3, **FEW)),
-    "annealed": lambda x, seed: figures(annealed(STORY, x, distributions=2, leapfrog=1, seed=seed, **FEW)),
-    "bidirectional": lambda x, seed: of_sandwich(bidirectional(STORY, x, 8, 2, leapfrog=1, seed=seed, progress=False)),
-    "hmc": lambda x, seed: [hmc(STORY, x, 4, 2, leapfrog=2, seed=seed, progress=False).u],
-    "reference": lambda x, seed: [reference(STORY, x, 4, 2, seed=seed, progress=False).draws],
+    "refined_sampling": lambda x, seed: figures(refined_sampling(STORY, x, seed=seed, num_steps=3, **FEW)),
+    "flow_sampling": lambda x, seed: figures(flow_sampling(STORY, x, seed=seed, num_steps=3, **FEW)),
+    "annealed": lambda x, seed: figures(annealed(STORY, x, num_temperatures=2, num_leapfrog_steps=1, seed=seed, **FEW)),
+    "bidirectional": lambda x, seed: of_sandwich(
+        bidirectional(STORY, x, particles=8, num_temperatures=2, num_leapfrog_steps=1, seed=seed, progress=False)
+    ),
+    "hmc": lambda x, seed: [
+        hmc(STORY, x, num_samples=4, num_warmup=2, num_leapfrog_steps=2, seed=seed, progress=False).u
+    ],
+    "reference": lambda x, seed: [reference(STORY, x, num_samples=4, num_warmup=2, seed=seed, progress=False).draws],
     "local_normal": lambda x, seed: local_normal(STORY, x, seed=seed, **SHORT),
     "local_flow": lambda x, seed: local_flow(STORY, x, seed=seed, tolerance=None, **SHORT)[:5],
-    "gaps": lambda x, seed: of_gaps(gaps(STORY, x, steps=3, flow_steps=3, seed=seed, **FEW)),
-    "calibration": lambda x, seed: [calibration(STORY, x, "amortised", 20, 50, seed, progress=False).ranks.double()],
+    "gaps": lambda x, seed: of_gaps(gaps(STORY, x, num_steps=3, num_flow_steps=3, seed=seed, **FEW)),
+    "calibration": lambda x, seed: [
+        calibration(STORY, x, "amortised", num_simulations=20, num_samples=50, seed=seed, progress=False).ranks.double()
+    ],
     "simulate": lambda x, seed: [(made := simulate(STORY, x, 20, seed))[0][0], made[1]],
     **{f"infer {method}": inferred(method) for method in METHODS if method not in SLOW},
     "leaderboard": lambda x, seed: of_leaderboard(x, seed),
@@ -91,7 +97,7 @@ def of_gaps(found):
 
 def of_leaderboard(x, seed):
     against = Reference(x[:, :2], x[:, :2].exp(), x[:, :2].exp(), 0 * x[:, :2] + 1, x[None, :, :2])
-    options = {"methods": ["amortised"], "draws": 25, "simulations": 20, "seed": seed, "progress": False}
+    options = {"methods": ["amortised"], "num_samples": 25, "num_simulations": 20, "seed": seed, "progress": False}
     (entry,) = leaderboard(STORY, x, x[:, 0], against, **options)
     return [entry.posterior.draws, entry.evidence.elbo, entry.calibration.ranks.double()]
 
@@ -128,12 +134,12 @@ def test_the_seed_of_simulated_data_is_that_of_what_is_inferred_from_them_too():
     """Where another seed means other data, that it is ignored further on would not be seen in the figures."""
     x, few = LinearGaussian().data(2), {"seed": 5, "progress": False}
     made, u = simulate(STORY, x, 20, 5)
-    found = calibration(STORY, x, "amortised", 20, 50, **few)
-    assert torch.equal(found.ranks, rank(infer(STORY, made, "amortised", 50, **few).draws, u).ranks)
+    found = calibration(STORY, x, "amortised", num_simulations=20, num_samples=50, **few)
+    assert torch.equal(found.ranks, rank(infer(STORY, made, "amortised", num_samples=50, **few).draws, u).ranks)
     against = Reference(x[:, :2], x[:, :2].exp(), x[:, :2].exp(), 0 * x[:, :2] + 1, x[None, :, :2])
-    (entry,) = leaderboard(STORY, x, x[:, 0], against, ["amortised"], 25, 20, **few)
-    found = calibration(STORY, x, "amortised", 20, 4 * RANKED, **few)
+    (entry,) = leaderboard(STORY, x, x[:, 0], against, methods=["amortised"], num_samples=25, num_simulations=20, **few)
+    found = calibration(STORY, x, "amortised", num_simulations=20, num_samples=4 * RANKED, **few)
     assert torch.equal(entry.calibration.ranks, found.ranks)
-    short = {"particles": 8, "distributions": 2, "leapfrog": 1} | few
+    short = {"particles": 8, "num_temperatures": 2, "num_leapfrog_steps": 1} | few
     sandwich = bidirectional(STORY, x, **short)
     assert torch.equal(sandwich.lower.estimate, annealed(STORY, sandwich.x, **short).estimate)

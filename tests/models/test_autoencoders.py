@@ -13,8 +13,8 @@ from torch import nn
 import ppvae
 from ppvae import data, networks
 from ppvae.inference import elbo, importance, laplace_sampling, log_joint, log_weights
-from ppvae.inference.codes import codes, decode, drawn_codes, is_deterministic, reconstruct
-from ppvae.models import PCA, Autoencoder, assemble, guides, likelihoods, priors, stories
+from ppvae.inference.program.codes import codes, decode, drawn_codes, is_deterministic, reconstruct
+from ppvae.models import PCA, Autoencoder, assemble, encoders, likelihoods, priors, stories
 from ppvae.models.autoencoders import Contraction, KLSparsity, WeightDecay
 
 SHAPE = (1, 4, 4)
@@ -46,7 +46,7 @@ def made(name="undercomplete", seed=0, latent=2, likelihood=likelihoods.Normal, 
     )
     torch.manual_seed(seed)
     prior = options.pop("prior")
-    return assemble(prior, likelihood, guides.DiagonalNormal, shape=SHAPE, latent=latent, **options)
+    return assemble(prior, likelihood, encoders.DiagonalNormal, shape=SHAPE, latent=latent, **options)
 
 
 def rows(number=6, seed=1):
@@ -107,7 +107,7 @@ def test_lengths_are_refused_in_one_line():
 
 
 def test_an_lstm_autoencoder_of_sequences_of_different_lengths():
-    parts = (priors.Flat, likelihoods.Normal, guides.PointMass)
+    parts = (priors.Flat, likelihoods.Normal, encoders.PointMass)
     story = assemble(
         *parts, shape=(5, 2), latent=3, network=networks.MLP([]), story=partial(stories.sequence, hidden=8)
     )
@@ -239,7 +239,7 @@ def test_the_linear_autoencoder_finds_the_subspace_and_the_loss_of_pca():
     torch.manual_seed(0)
     x = 1 + (spread * torch.randn(400, 8)) @ torch.linalg.qr(torch.randn(8, 8))[0]
     reference = ReferencePCA(latent, svd_solver="full").fit(x.numpy())
-    parts = (priors.Flat, partial(likelihoods.Normal, variance=1.0), guides.PointMass)
+    parts = (priors.Flat, partial(likelihoods.Normal, variance=1.0), encoders.PointMass)
     story = assemble(*parts, shape=(8,), latent=latent, network=networks.MLP([]), story=stories.autoencoder)
     for lr, epochs in ((1e-2, 120), (1e-3, 40)):
         ppvae.fit(story, x, epochs=epochs, batch_size=50, lr=lr, progress=False)
@@ -284,15 +284,15 @@ def test_every_objective_adds_the_penalty(name, objective):
 
 
 def test_an_encoder_in_place_of_its_network_is_refused():
-    story = Autoencoder(priors.Flat(2), likelihoods.Normal(nn.Linear(2, 5)), guides.PointMass(nn.Linear(5, 2)))
+    story = Autoencoder(priors.Flat(2), likelihoods.Normal(nn.Linear(2, 5)), encoders.PointMass(nn.Linear(5, 2)))
     with pytest.raises(ValueError, match="a point mass needs a network that returns a tensor, not Delta"):
         ppvae.fit(story, torch.zeros(3, 5), progress=False)
 
 
 @pytest.mark.parametrize("part", ["prior", "likelihood", "encoder", "story"])
 def test_a_name_in_place_of_a_part_is_refused(part):
-    given = {"prior": priors.Flat, "likelihood": likelihoods.Normal, "encoder": guides.PointMass, part: "Flat"}
+    given = {"prior": priors.Flat, "likelihood": likelihoods.Normal, "encoder": encoders.PointMass, part: "Flat"}
     with pytest.raises(ValueError, match=f"{part} should be a class or a function .*, got 'Flat'"):
         assemble(**given, shape=(5,), latent=2)
     with pytest.raises(ValueError, match="network should be a family such as"):
-        assemble(priors.Flat, likelihoods.Normal, guides.PointMass, shape=(5,), latent=2, network=networks.MLP)
+        assemble(priors.Flat, likelihoods.Normal, encoders.PointMass, shape=(5,), latent=2, network=networks.MLP)

@@ -9,10 +9,10 @@ import torch
 
 import ppvae
 from ppvae.inference import importance, log_weights
-from ppvae.inference.codes import codes, generate, reconstruct
-from ppvae.known import LinearGaussian, affine
-from ppvae.models import Conditional, guides, likelihoods, priors
+from ppvae.inference.program.codes import codes, generate, reconstruct
+from ppvae.models import Conditional, encoders, likelihoods, priors
 from ppvae.models.conditional import Moved
+from ppvae.selfcheck.analytic import LinearGaussian, affine
 
 CLASSES = 3
 
@@ -29,7 +29,7 @@ class Shifted:
         moved = torch.cat([-self.known.gain @ self.v, zeros])  # q(z | x, y) = q(z | x - V y)
         likelihood = likelihoods.Normal(affine(torch.cat([self.known.weight, self.v], dim=1), self.known.bias)).double()
         likelihood.log_scale.data.fill_(0.5 * math.log(self.known.variance))
-        encoder = guides.DiagonalNormal(affine(torch.cat([network.weight.data, moved], dim=1), network.bias.data))
+        encoder = encoders.DiagonalNormal(affine(torch.cat([network.weight.data, moved], dim=1), network.bias.data))
         self.story = Conditional(plain.prior, likelihood, encoder, CLASSES)
 
     def log_p(self, x):

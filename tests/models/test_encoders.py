@@ -14,10 +14,10 @@ from torch import nn
 import ppvae
 from ppvae import networks
 from ppvae.inference import log_weights
-from ppvae.inference.codes import codes
-from ppvae.known import LinearGaussian, affine
-from ppvae.models import VAE, guides, likelihoods, priors
+from ppvae.inference.program.codes import codes
+from ppvae.models import VAE, encoders, likelihoods, priors
 from ppvae.models.sizes import Sizes
+from ppvae.selfcheck.analytic import LinearGaussian, affine
 
 FLOWS = ["InverseAutoregressiveFlow", "NeuralSpline", "Sylvester"]
 PROPER = [name for name in ENCODERS if name != "PointMass"]
@@ -155,21 +155,21 @@ class TestDensities:
 
 def test_a_diagonal_normal_encoder_is_what_its_network_says():
     network = nn.Identity()
-    q = guides.DiagonalNormal(network)(torch.tensor([[1.0, 2.0, 0.0, math.log(3)]]))
+    q = encoders.DiagonalNormal(network)(torch.tensor([[1.0, 2.0, 0.0, math.log(3)]]))
     z = torch.tensor([[0.5, 4.0]])
     expected = dist.Normal(1.0, 1.0).log_prob(z[:, 0]) + dist.Normal(2.0, 3.0).log_prob(z[:, 1])
     torch.testing.assert_close(q.log_prob(z), expected)
 
 
 def test_a_full_normal_encoder_is_what_its_network_says():
-    q = guides.FullNormal(nn.Identity())(torch.tensor([1.0, 2.0, 3.0, 0.0, math.log(2), math.log(3), 4.0, 5.0, 6.0]))
+    q = encoders.FullNormal(nn.Identity())(torch.tensor([1.0, 2.0, 3.0, 0.0, math.log(2), math.log(3), 4.0, 5.0, 6.0]))
     lower = torch.tensor([[1.0, 0.0, 0.0], [4.0, 2.0, 0.0], [5.0, 6.0, 3.0]])
     torch.testing.assert_close(q.mean, torch.tensor([1.0, 2.0, 3.0]))
     torch.testing.assert_close(q.covariance_matrix, lower @ lower.T)
 
 
 def test_a_low_rank_normal_encoder_is_what_its_network_says():
-    q = guides.LowRankNormal(nn.Identity(), rank=1)(torch.tensor([1.0, 2.0, 0.0, math.log(3), 4.0, 5.0]))
+    q = encoders.LowRankNormal(nn.Identity(), rank=1)(torch.tensor([1.0, 2.0, 0.0, math.log(3), 4.0, 5.0]))
     torch.testing.assert_close(q.covariance_matrix, torch.tensor([[17.0, 20.0], [20.0, 34.0]]))
 
 
@@ -185,7 +185,7 @@ def exact_full_normal():
     constant = torch.cat([lower.diagonal().log(), lower[1:, 0]])
     weight = torch.cat([known.gain, torch.zeros(3, 5).double()])
     story = known.story()
-    story.encoder = guides.FullNormal(affine(weight, torch.cat([-known.gain @ known.bias, constant])))
+    story.encoder = encoders.FullNormal(affine(weight, torch.cat([-known.gain @ known.bias, constant])))
     return known, story
 
 
@@ -242,7 +242,7 @@ class Banana(nn.Module):
     def __init__(self, name):
         super().__init__()
         torch.manual_seed(0)
-        self.encoder = Sizes((1,), 2, networks.MLP([16])).encoder(getattr(guides, name))
+        self.encoder = Sizes((1,), 2, networks.MLP([16])).encoder(getattr(encoders, name))
 
     def model(self, x):
         with pyro.plate("data", len(x), dim=-1):
@@ -278,7 +278,7 @@ class TestOneHot:
     def story(self, classes=4):
         torch.manual_seed(0)
         sizes = Sizes((3,), classes, networks.MLP([8]))
-        encoder = sizes.encoder(guides.OneHotCategorical)
+        encoder = sizes.encoder(encoders.OneHotCategorical)
         return VAE(priors.OneHot(classes), sizes.likelihood(likelihoods.Normal), encoder).double()
 
     def by_hand(self, story, x, classes=4):
@@ -302,7 +302,9 @@ class TestOneHot:
         story, x = self.story(), torch.randn(5, 3).double()
         exact = -self.by_hand(story, x).mean()
         for _ in range(3):
-            torch.testing.assert_close(ppvae.inference.enumerated_elbo(story, x, particles), exact, atol=1e-6, rtol=0)
+            torch.testing.assert_close(
+                ppvae.inference.enumerated_elbo(story, x, particles=particles), exact, atol=1e-6, rtol=0
+            )
 
     def test_drawn_weights_and_their_score_gradient_have_that_expectation(self):
         story, x = self.story(), torch.randn(1, 3).double()
@@ -322,7 +324,7 @@ class TestOneHot:
 
 def test_a_cold_gumbel_softmax_keeps_finite_weights_in_float32():
     torch.manual_seed(0)
-    q = guides.GumbelSoftmax(nn.Identity(), temperature=0.1)(torch.tensor([30.0, 0.0, -30.0]).expand(1000, 3))
+    q = encoders.GumbelSoftmax(nn.Identity(), temperature=0.1)(torch.tensor([30.0, 0.0, -30.0]).expand(1000, 3))
     z = q.rsample()
     assert q.log_prob(z).isfinite().all()
     assert (z.sum(-1) - 1).abs().max() < 1e-5
@@ -332,7 +334,7 @@ def test_a_story_on_the_sphere_has_the_evidence_of_the_quadrature():
     torch.manual_seed(0)
     sizes = Sizes((3,), 2, networks.MLP([8]))
     story = VAE(
-        priors.HypersphericalUniform(2), sizes.likelihood(likelihoods.Normal), sizes.encoder(guides.VonMisesFisher)
+        priors.HypersphericalUniform(2), sizes.likelihood(likelihoods.Normal), sizes.encoder(encoders.VonMisesFisher)
     ).double()
     x = torch.randn(4, 3).double()
     z, weight = points("VonMisesFisher", None)
@@ -345,7 +347,7 @@ def test_a_story_on_the_sphere_has_the_evidence_of_the_quadrature():
 
 def test_what_points_nowhere_points_along_the_first_axis_and_learns():
     outputs = torch.tensor([[0.0, 0.0, 0.0, 1.0], [3.0, 0.0, 4.0, 1.0], [1e-30, 0.0, 0.0, 1.0]]).requires_grad_()
-    q = guides.VonMisesFisher(nn.Identity())(outputs)
+    q = encoders.VonMisesFisher(nn.Identity())(outputs)
     torch.testing.assert_close(q.loc, torch.tensor([[1.0, 0.0, 0.0], [0.6, 0.0, 0.8], [1.0, 0.0, 0.0]]))
     q.log_prob(torch.tensor([0.0, 1.0, 0.0])).sum().backward()
     assert outputs.grad.isfinite().all()
@@ -354,7 +356,7 @@ def test_what_points_nowhere_points_along_the_first_axis_and_learns():
 
 def test_sylvesters_transform_stays_one_to_one_where_its_tanh_is_full():
     outputs = torch.cat([torch.zeros(4), torch.full((2,), 50.0), torch.full((2,), -50.0), torch.zeros(2)])
-    transform = guides.Sylvester(nn.Identity(), latent=2)._transform(outputs.requires_grad_(), flip=False)
+    transform = encoders.Sylvester(nn.Identity(), latent=2)._transform(outputs.requires_grad_(), flip=False)
     _, log_det = transform.call_and_ladj(torch.zeros(2))
     log_det.backward()
     assert log_det.isfinite()
@@ -372,13 +374,13 @@ def test_codes_of_a_flow_are_its_mean_and_leave_the_generator_alone():
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (partial(guides.LowRankNormal, rank=0), "rank should be at least 1, got 0"),
-        (partial(guides.NormalMixture, latent=2, components=0), "components should be at least 1, got 0"),
-        (partial(guides.InverseAutoregressiveFlow, latent=2, transforms=0), "transforms should be at least 1, got 0"),
-        (partial(guides.NeuralSpline, latent=2, hidden=[8, 0]), r"hidden should be at least 1, got \[8, 0\]"),
-        (partial(guides.NeuralSpline, latent=2, bins=0), "bins should be at least 1, got 0"),
-        (partial(guides.Sylvester, latent=2, context=0), "context should be at least 1, got 0"),
-        (partial(guides.GumbelSoftmax, temperature=0.0), "temperature should be positive and finite, got 0"),
+        (partial(encoders.LowRankNormal, rank=0), "rank should be at least 1, got 0"),
+        (partial(encoders.NormalMixture, latent=2, components=0), "components should be at least 1, got 0"),
+        (partial(encoders.InverseAutoregressiveFlow, latent=2, transforms=0), "transforms should be at least 1, got 0"),
+        (partial(encoders.NeuralSpline, latent=2, hidden=[8, 0]), r"hidden should be at least 1, got \[8, 0\]"),
+        (partial(encoders.NeuralSpline, latent=2, bins=0), "bins should be at least 1, got 0"),
+        (partial(encoders.Sylvester, latent=2, context=0), "context should be at least 1, got 0"),
+        (partial(encoders.GumbelSoftmax, temperature=0.0), "temperature should be positive and finite, got 0"),
     ],
 )
 def test_arguments_out_of_range_are_refused(build, words):
@@ -398,7 +400,7 @@ def test_plain_trace_elbo_takes_a_flow():
 @pytest.mark.parametrize("latent", [2, 3, 10])
 def test_codes_on_the_sphere_start_as_concentrated_as_there_are_dimensions(latent):
     """Codes that start all but uniform say nothing, and learn nothing."""
-    q = guides.VonMisesFisher(nn.Identity())(torch.zeros(latent + 1))
+    q = encoders.VonMisesFisher(nn.Identity())(torch.zeros(latent + 1))
     assert q.concentration.item() == pytest.approx(math.log1p(math.exp(latent)))
 
 
@@ -411,12 +413,12 @@ def test_every_dimension_of_a_flow_depends_on_every_noise(name):
 
 def test_the_components_of_a_mixture_start_apart():
     """Those that started as one would stay so."""
-    assert len(guides.NormalMixture(nn.Identity(), latent=2, components=4)(torch.zeros(4 * 5)).loc.unique(dim=0)) == 4
+    assert len(encoders.NormalMixture(nn.Identity(), latent=2, components=4)(torch.zeros(4 * 5)).loc.unique(dim=0)) == 4
 
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_flow_has_as_many_layers_as_are_asked_for(name):
-    build = partial(getattr(guides, name), nn.Identity(), 3, context=4)
+    build = partial(getattr(encoders, name), nn.Identity(), 3, context=4)
     assert [len(build(transforms=count).transforms) for count in (1, 3)] == [1, 3]
     if name != "Sylvester":
         layers = build(hidden=[5, 7]).transforms[0].hyper
@@ -424,4 +426,4 @@ def test_a_flow_has_as_many_layers_as_are_asked_for(name):
 
 
 def test_the_temperature_of_a_relaxed_code_is_what_is_asked_for():
-    assert guides.GumbelSoftmax(nn.Identity(), temperature=0.3)(torch.zeros(3)).temperature == pytest.approx(0.3)
+    assert encoders.GumbelSoftmax(nn.Identity(), temperature=0.3)(torch.zeros(3)).temperature == pytest.approx(0.3)

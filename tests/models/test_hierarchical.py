@@ -9,10 +9,10 @@ from torch import nn
 
 from ppvae import networks
 from ppvae.inference import importance, log_weights
-from ppvae.inference.codes import codes
-from ppvae.known import affine
-from ppvae.models import Hierarchical, Ladder, assemble, guides, likelihoods, priors, stories
+from ppvae.inference.program.codes import codes
+from ppvae.models import Hierarchical, Ladder, assemble, encoders, likelihoods, priors, stories
 from ppvae.models.hierarchical import LayerNormal, product
+from ppvae.selfcheck.analytic import affine
 
 DOUBLE = torch.float64
 
@@ -20,7 +20,7 @@ DOUBLE = torch.float64
 def normal(weight, bias, scale):
     """A module from z to N(weight z + bias, diag scale^2)."""
     outputs = torch.cat([bias, scale.log()])
-    return guides.DiagonalNormal(affine(torch.cat([weight, torch.zeros_like(weight)]), outputs))
+    return encoders.DiagonalNormal(affine(torch.cat([weight, torch.zeros_like(weight)]), outputs))
 
 
 class TwoLayers:
@@ -129,7 +129,7 @@ def sizes_of(network):
 
 
 def test_the_two_layers_of_burda_et_al():
-    parts = (priors.StandardNormal, likelihoods.Bernoulli, guides.DiagonalNormal)
+    parts = (priors.StandardNormal, likelihoods.Bernoulli, encoders.DiagonalNormal)
 
     def story(*parts):
         return stories.hierarchical(*parts, above=[50], between=[100, 100])
@@ -158,7 +158,7 @@ def test_layers_that_do_not_meet_are_refused():
 
 
 def test_a_ladder_of_other_messages_is_refused():
-    parts = (priors.StandardNormal, likelihoods.Normal, guides.PointMass)
+    parts = (priors.StandardNormal, likelihoods.Normal, encoders.PointMass)
     story = assemble(*parts, shape=(3,), latent=2, story=stories.ladder)
     with pytest.raises(ValueError, match="a ladder joins diagonal Normals, such as DiagonalNormal gives; got Delta"):
         log_weights(story, torch.zeros(2, 3))

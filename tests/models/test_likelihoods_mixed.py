@@ -8,8 +8,8 @@ from torch.nn.functional import softplus
 
 import ppvae
 from ppvae.distributions.columns import Columns
-from ppvae.known import affine
-from ppvae.models import VAE, guides, likelihoods, priors
+from ppvae.models import VAE, encoders, likelihoods, priors
+from ppvae.selfcheck.analytic import affine
 
 WORDS = [
     "poisson",
@@ -109,7 +109,7 @@ def test_wrong_words_are_refused(words, message):
 def test_a_value_outside_its_columns_support_is_refused_by_name(words, row, message):
     likelihood = likelihoods.Heterogeneous(nn.Identity(), 2, words)
     likelihood.network = nn.Linear(2, 2 * likelihood.outputs)
-    story = VAE(priors.StandardNormal(2), likelihood, guides.DiagonalNormal(nn.Linear(2, 4)))
+    story = VAE(priors.StandardNormal(2), likelihood, encoders.DiagonalNormal(nn.Linear(2, 4)))
     x = torch.ones(4, 2)
     x[2] = torch.tensor(row)
     with pytest.raises(ValueError, match=message):

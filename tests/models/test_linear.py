@@ -11,9 +11,9 @@ from sklearn.decomposition import FactorAnalysis
 import ppvae
 from ppvae import data
 from ppvae.inference import elbo, importance, log_weights
-from ppvae.inference.codes import codes, reconstruct
-from ppvae.known import LinearGaussian
+from ppvae.inference.program.codes import codes, reconstruct
 from ppvae.models import PCA, Linear, factor_analysis, ppca
+from ppvae.selfcheck.analytic import LinearGaussian
 
 
 def digits():

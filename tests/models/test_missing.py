@@ -13,11 +13,11 @@ from torch import nn
 import ppvae
 from ppvae import networks
 from ppvae.inference import elbo, importance, log_weights
-from ppvae.inference.codes import reconstruct
-from ppvae.inference.importance import prior_sampling
-from ppvae.known import LinearGaussian
-from ppvae.models import VAE, assemble, guides, likelihoods, priors
+from ppvae.inference.evidence.importance import prior_sampling
+from ppvae.inference.program.codes import reconstruct
+from ppvae.models import VAE, assemble, encoders, likelihoods, priors
 from ppvae.models.missing import masked, observed
+from ppvae.selfcheck.analytic import LinearGaussian
 
 MASK = torch.tensor(
     [
@@ -118,7 +118,7 @@ def test_the_guide_sees_zeros():
     class Spy(nn.Module):
         def __init__(self):
             super().__init__()
-            self.inner = guides.DiagonalNormal(nn.Linear(2, 4))
+            self.inner = encoders.DiagonalNormal(nn.Linear(2, 4))
 
         def forward(self, x):
             seen.append(x)
@@ -187,7 +187,7 @@ class TestLibrary:
     def story(self, library=True):
         torch.manual_seed(0)
         counts = likelihoods.NegativeBinomial(networks.mlp(2, [8], 3), features=3, library=library)
-        return VAE(priors.StandardNormal(2), counts, guides.DiagonalNormal(networks.mlp(3, [8], 4)))
+        return VAE(priors.StandardNormal(2), counts, encoders.DiagonalNormal(networks.mlp(3, [8], 4)))
 
     def batch(self):
         x = torch.poisson(torch.full((6, 3), 4.0))
@@ -218,7 +218,7 @@ class TestLibrary:
 
     def test_it_can_be_assembled(self):
         make = partial(likelihoods.ZeroInflatedNegativeBinomial, library=True)
-        story = assemble(priors.StandardNormal, make, guides.DiagonalNormal, shape=(3,), latent=2)
+        story = assemble(priors.StandardNormal, make, encoders.DiagonalNormal, shape=(3,), latent=2)
         assert log_weights(story, self.batch()).isfinite().all()
 
 

@@ -11,15 +11,15 @@ from torch import nn
 
 from ppvae import networks
 from ppvae.inference import elbo, enumerated_elbo, importance, log_weights, prior_sampling
-from ppvae.inference.codes import codes
-from ppvae.inference.programs import run
-from ppvae.models import VAE, Mixture, guides, likelihoods, priors
+from ppvae.inference.program.codes import codes
+from ppvae.inference.program.traces import run
+from ppvae.models import VAE, Mixture, encoders, likelihoods, priors
 
 
 def parts(prior=None):
     """Parts with parameters away from where they start, in float64."""
     torch.manual_seed(0)
-    encoder = guides.DiagonalNormal(networks.mlp(4, [8], 4))
+    encoder = encoders.DiagonalNormal(networks.mlp(4, [8], 4))
     prior = prior(encoder) if prior else priors.GaussianMixture(2, components=3)
     for parameter in prior.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
@@ -105,7 +105,7 @@ def test_sites_of_the_model_alone_are_summed_out_of_it_in_plates_of_any_depth(pa
     x = torch.randn(5, 2)
     on, off = (dist.Normal(0.5 * switch, 1.0).log_prob(x).exp() for switch in (1, 0))
     expected = (0.3 * on + 0.7 * off).log().sum(-1) + dist.Normal(0.0, 1.0).log_prob(torch.tensor(0.5))
-    loss = enumerated_elbo(Inner(), x, particles, nesting=3)
+    loss = enumerated_elbo(Inner(), x, particles=particles, nesting=3)
     assert loss.item() == pytest.approx(-expected.mean().item(), abs=1e-5)
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from ppvae import networks
 from ppvae.distributions import flow
-from ppvae.models import guides, priors
+from ppvae.models import encoders, priors
 from ppvae.models.sizes import Sizes
 
 SIMPLEX = [name for name in PRIORS if name.startswith(("OneHot", "RelaxedOneHot"))]
@@ -25,7 +25,7 @@ def made(name, latent=2):
     """A prior of the table in float64, every parameter moved away from where it starts."""
     torch.manual_seed(1)
     sizes = Sizes(shape=(3,), latent=latent, network=networks.MLP([8]))
-    encoder = sizes.encoder(guides.DiagonalNormal, latent=max(latent, 1))
+    encoder = sizes.encoder(encoders.DiagonalNormal, latent=max(latent, 1))
     prior = sizes.prior(PRIORS[name], encoder).double().eval()
     encoder.double()
     with torch.no_grad():

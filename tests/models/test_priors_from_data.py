@@ -9,14 +9,14 @@ from cases import ENCODERS
 
 from ppvae import networks
 from ppvae.inference import importance
-from ppvae.inference.codes import codes as codes_of
-from ppvae.models import VAE, guides, likelihoods, priors
+from ppvae.inference.program.codes import codes as codes_of
+from ppvae.models import VAE, encoders, likelihoods, priors
 from ppvae.models.sizes import Sizes
 
 # --- the VampPrior and its encoder
 
 
-def vamp(x=None, encoder=guides.DiagonalNormal, **options):
+def vamp(x=None, encoder=encoders.DiagonalNormal, **options):
     sizes = Sizes(shape=(3,), latent=2, network=networks.MLP([4]), x=x)
     guide = sizes.encoder(encoder)
     prior = priors.VampPrior(2, guide, 3, x=x, components=4, **options)
@@ -72,7 +72,7 @@ def test_a_copied_vamp_prior_has_the_copied_encoder():
 
 def test_a_vamp_prior_of_a_point_mass_is_refused():
     with pytest.raises(ValueError, match="a VampPrior should have an encoder with a density"):
-        vamp(encoder=guides.PointMass).prior()
+        vamp(encoder=encoders.PointMass).prior()
 
 
 # --- densities fitted to codes
@@ -134,7 +134,7 @@ def test_a_vamp_prior_starts_at_late_rows_of_the_data_too():
     """Sorted data have clusters that the first rows know nothing of."""
     torch.manual_seed(0)
     x = torch.arange(1000.0).unsqueeze(-1)
-    inputs = priors.VampPrior(2, guides.DiagonalNormal(torch.nn.Linear(1, 4)), 1, x=x, components=100).inputs
+    inputs = priors.VampPrior(2, encoders.DiagonalNormal(torch.nn.Linear(1, 4)), 1, x=x, components=100).inputs
     for quarter in range(4):  # one is missed by chance once in 10^12
         assert ((inputs >= 250 * quarter) & (inputs < 250 * (quarter + 1))).any()
 

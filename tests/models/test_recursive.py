@@ -16,10 +16,10 @@ import ppvae
 from ppvae import networks
 from ppvae.distributions.merge_order import log_orders
 from ppvae.inference import elbo, enumerated_elbo, iwae, log_weights
-from ppvae.inference.codes import generate, reconstruct
-from ppvae.inference.programs import run
-from ppvae.inference.weights import draw, log_joint
-from ppvae.models import assemble, guides, likelihoods, priors
+from ppvae.inference.program.codes import generate, reconstruct
+from ppvae.inference.program.traces import run
+from ppvae.inference.program.weights import draw, log_joint
+from ppvae.models import assemble, encoders, likelihoods, priors
 from ppvae.models.recursive import recursive
 from ppvae.networks.recursive import Cell, GreedyTree, Unfolding
 
@@ -41,7 +41,7 @@ def story_of(
     torch.manual_seed(seed)
     story = partial(recursive, weight=weight)
     made = assemble(
-        prior, likelihood, guides.PointMass, shape=shape, latent=latent, network=network, story=story, **options
+        prior, likelihood, encoders.PointMass, shape=shape, latent=latent, network=network, story=story, **options
     )
     with torch.no_grad():
         for layer in made.modules():
@@ -289,12 +289,14 @@ def test_every_log_weight_is_the_sum_of_its_terms_and_the_elbo_has_the_merges_to
     expected, lost = terms(story, x)
     assert (lost > 0.01).all()
     for particles in (1, 3):
-        log_w = log_weights(story, x, particles)
+        log_w = log_weights(story, x, particles=particles)
         torch.testing.assert_close(log_w, expected.expand(particles, -1), rtol=0, atol=1e-9)
-        assert iwae(story, x, particles).item() == pytest.approx((0.7 * lost - expected).mean().item(), abs=1e-9)
+        assert iwae(story, x, particles=particles).item() == pytest.approx(
+            (0.7 * lost - expected).mean().item(), abs=1e-9
+        )
         for objective in (elbo, enumerated_elbo):
             hand = -(expected - 0.7 * lost).mean()
-            assert objective(story, x, particles).item() == pytest.approx(hand.item(), abs=1e-9)
+            assert objective(story, x, particles=particles).item() == pytest.approx(hand.item(), abs=1e-9)
     trained = [parameter for parameter in story.parameters() if parameter.requires_grad]
     by_hand = torch.autograd.grad(hand, trained)
     pyros = Trace_ELBO().differentiable_loss(story.model, story.guide, x) / len(x)
@@ -361,7 +363,7 @@ class TestContract:
     def test_the_gradient_reaches_every_parameter(self, shape, likelihood):
         for objective in (elbo, iwae, enumerated_elbo):
             story, x = story_of(shape, likelihood), data_of(20, 12, math.prod(shape))[:, : math.prod(shape)]
-            objective(story, x, 2).backward()
+            objective(story, x, particles=2).backward()
             for name, parameter in story.named_parameters():
                 assert not parameter.requires_grad or parameter.grad.abs().sum() > 0, name
 
@@ -458,7 +460,7 @@ def test_the_family_says_its_own_size_and_start_and_hidden_is_for_the_others():
     plain = recursive(
         priors.StandardNormal,
         likelihoods.Normal,
-        guides.PointMass,
+        encoders.PointMass,
         ppvae.models.Sizes((STEPS, FEATURES), LATENT, networks.MLP([5])),
         hidden=9,
     )

@@ -11,9 +11,9 @@ from torch.nn import functional
 import ppvae
 from ppvae import data, networks
 from ppvae.inference import elbo, enumerated_elbo, importance, log_weights, prior_sampling
-from ppvae.inference.codes import codes, generate, reconstruct
-from ppvae.known import LinearGaussian, affine
-from ppvae.models import SemiSupervised, assemble, guides, likelihoods, priors, stories
+from ppvae.inference.program.codes import codes, generate, reconstruct
+from ppvae.models import SemiSupervised, assemble, encoders, likelihoods, priors, stories
+from ppvae.selfcheck.analytic import LinearGaussian, affine
 
 CLASSES, ALPHA = 3, 0.7
 LABELS = torch.tensor([0, -1, 2, -1, -1, 1])
@@ -32,7 +32,7 @@ class Shifted:
         moved = torch.cat([-self.known.gain @ self.v, torch.zeros(2, CLASSES).double()])  # q(z | x, y) = q(z | x - V y)
         likelihood = likelihoods.Normal(affine(torch.cat([self.known.weight, self.v], dim=1), self.known.bias)).double()
         likelihood.log_scale.data.fill_(0.5 * math.log(self.known.variance))
-        encoder = guides.DiagonalNormal(affine(torch.cat([network.weight.data, moved], dim=1), network.bias.data))
+        encoder = encoders.DiagonalNormal(affine(torch.cat([network.weight.data, moved], dim=1), network.bias.data))
         classifier = self.exact_classifier() if exact else nn.Linear(5, CLASSES).double()
         self.story = SemiSupervised(plain.prior, likelihood, encoder, classifier, CLASSES, ALPHA).double()
         self.story.logits.data.copy_(self.log_pi)
@@ -103,7 +103,7 @@ def test_no_labels_at_all_is_the_same_as_every_label_missing():
 def test_the_enumerated_elbo_is_the_sum_over_labels_by_hand(particles):
     shifted = Shifted()
     x, story = shifted.data(), shifted.story
-    loss = enumerated_elbo(story, (x, LABELS), particles)
+    loss = enumerated_elbo(story, (x, LABELS), particles=particles)
     assert loss.item() == pytest.approx(-shifted.bound(x, LABELS).mean().item(), abs=1e-9)
     loss.backward()
     found = story.classifier.weight.grad.clone()
@@ -111,7 +111,7 @@ def test_the_enumerated_elbo_is_the_sum_over_labels_by_hand(particles):
     (-shifted.bound(x, LABELS).mean()).backward()
     torch.testing.assert_close(found, story.classifier.weight.grad, rtol=0, atol=1e-9)
     with torch.no_grad():
-        assert enumerated_elbo(story, (x, LABELS), particles).item() == pytest.approx(loss.item(), abs=1e-9)
+        assert enumerated_elbo(story, (x, LABELS), particles=particles).item() == pytest.approx(loss.item(), abs=1e-9)
 
 
 def test_pyros_own_enumeration_gives_the_same():
@@ -205,7 +205,7 @@ def test_digits_without_labels_help_to_name_digits():
         optimizer.zero_grad()
         functional.cross_entropy(alone(x[rows]), y[rows]).backward()
         optimizer.step()
-    parts = (priors.StandardNormal, likelihoods.Bernoulli, guides.DiagonalNormal)
+    parts = (priors.StandardNormal, likelihoods.Bernoulli, encoders.DiagonalNormal)
     sizes = {"shape": (64,), "latent": 8, "network": networks.MLP([100]), "classes": 10}
     story = assemble(*parts, story=stories.semi_supervised, **sizes)
     ppvae.fit(story, (x, labels), objective=enumerated_elbo, epochs=25, lr=3e-3, progress=False)

@@ -12,8 +12,8 @@ from pyro.infer import SVI, Trace_ELBO
 import ppvae
 from ppvae import networks
 from ppvae.inference import importance, iwae, log_weights
-from ppvae.inference.codes import codes, generate, reconstruct
-from ppvae.models import assemble, guides, likelihoods, priors, stories
+from ppvae.inference.program.codes import codes, generate, reconstruct
+from ppvae.models import assemble, encoders, likelihoods, priors, stories
 
 TOKENS = {"shape": (3, 1), "maximum": 2, "likelihood": likelihoods.Categorical, "embedding": 4}
 FRAMES = {"shape": (4, 2), "likelihood": partial(likelihoods.Normal, learned=True)}
@@ -26,7 +26,7 @@ def story_of(shape, likelihood, maximum=None, latent=2, prior=priors.StandardNor
     return assemble(
         prior,
         likelihood,
-        guides.DiagonalNormal,
+        encoders.DiagonalNormal,
         shape=shape,
         latent=latent,
         story=partial(stories.sequence, hidden=5, **options),
@@ -305,7 +305,7 @@ def test_the_networks_see_scaled_frames():
 
 def test_the_output_may_start_at_the_mean_of_the_steps():
     x = 3 + data_of("frames")
-    parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    parts = (priors.StandardNormal, likelihoods.Normal, encoders.DiagonalNormal)
     options = {"shape": (4, 2), "latent": 2, "story": stories.sequence, "x": x, "output_bias": True}
     story = assemble(*parts, network=networks.MLP([]), **options)
     torch.testing.assert_close(story.likelihood.emission(torch.zeros(128)).mean, x.view(-1, 2).mean(0))

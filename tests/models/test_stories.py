@@ -10,10 +10,10 @@ from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 
 import ppvae
 from ppvae import networks
-from ppvae.arguments import names
+from ppvae.experiments.options import names
 from ppvae.inference import elbo, enumerated_elbo, importance, iwae, laplace_sampling, log_weights, prior_sampling
-from ppvae.inference.codes import codes, generate, is_deterministic, reconstruct
-from ppvae.models import assemble, guides, likelihoods, priors, stories
+from ppvae.inference.program.codes import codes, generate, is_deterministic, reconstruct
+from ppvae.models import assemble, encoders, likelihoods, priors, stories
 
 
 def batch(labels=None):
@@ -25,7 +25,7 @@ def batch(labels=None):
 def made(story, prior=priors.StandardNormal, seed=0, **options):
     torch.manual_seed(seed)
     options = {"shape": (4,), "latent": 2, "network": networks.MLP([8]), **options}
-    return assemble(prior, likelihoods.Normal, guides.DiagonalNormal, story=story, **options)
+    return assemble(prior, likelihoods.Normal, encoders.DiagonalNormal, story=story, **options)
 
 
 GIVEN = [0, 1, 2, 2, 1, 0]
@@ -217,7 +217,7 @@ def test_a_prior_made_of_the_encoder_fits_every_story(story):
 @pytest.mark.parametrize("network", [networks.Convolutional(), networks.MLP([8])])
 def test_labels_stand_beside_images_of_any_family(story, network):
     torch.manual_seed(0)
-    parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+    parts = (priors.StandardNormal, likelihoods.Normal, encoders.DiagonalNormal)
     story = assemble(*parts, shape=(1, 8, 8), latent=2, network=network, input_scale=1 / 16, classes=3, story=story)
     x = 16 * torch.rand(1, 64).expand(3, 64)
     with torch.no_grad():

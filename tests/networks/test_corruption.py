@@ -9,7 +9,7 @@ from torch import nn
 
 import ppvae
 from ppvae import networks
-from ppvae.models import Autoencoder, guides, likelihoods, priors
+from ppvae.models import Autoencoder, encoders, likelihoods, priors
 from ppvae.models.sizes import Sizes
 from ppvae.networks.corruption import Corrupted, GaussianNoise, Masking, SaltAndPepper
 
@@ -232,7 +232,7 @@ class TestCorrupted:
     @pytest.mark.parametrize("family", [networks.MLP([8]), networks.Convolutional([2]), networks.LSTM(4)])
     def test_it_stands_behind_the_scale_for_every_family(self, family):
         sizes = Sizes(shape=(1, 4, 4), latent=2, network=Corrupted(family, Masking(1.0)), input_scale=0.5)
-        encoder = sizes.encoder(guides.PointMass)
+        encoder = sizes.encoder(encoders.PointMass)
         x = torch.randn(5, 16)
         torch.testing.assert_close(encoder(x).mean, encoder(torch.zeros_like(x)).mean)
         assert not torch.allclose(encoder.eval()(x).mean, encoder(torch.zeros_like(x)).mean)

@@ -14,7 +14,7 @@ from torch import nn
 import ppvae
 from ppvae import networks
 from ppvae.base import Architecture
-from ppvae.models import assemble, guides, likelihoods, priors
+from ppvae.models import assemble, encoders, likelihoods, priors
 from ppvae.networks.recursive import levels
 
 FAMILIES = {
@@ -92,7 +92,7 @@ class TestFamilies:
 
     def test_a_short_fit_lowers_the_loss(self, name):
         shape = SHAPES[name]
-        parts = (priors.StandardNormal, likelihoods.Normal, guides.DiagonalNormal)
+        parts = (priors.StandardNormal, likelihoods.Normal, encoders.DiagonalNormal)
         story = assemble(*parts, shape=shape, latent=2, network=FAMILIES[name])
         x = torch.randn(40, 1) * torch.linspace(0, 2, prod(shape)) + 0.1 * torch.randn(40, prod(shape))
         history = ppvae.fit(story, x, epochs=15, batch_size=20, lr=1e-2, progress=False)
@@ -343,7 +343,7 @@ class TestOutputBias:
         ],
     )
     def test_a_story_starts_at_the_mean_of_the_data(self, likelihood, x):
-        parts = (priors.StandardNormal, likelihood, guides.DiagonalNormal)
+        parts = (priors.StandardNormal, likelihood, encoders.DiagonalNormal)
         sizes = {"shape": (4,), "latent": 2, "network": networks.MLP([])}
         story = assemble(*parts, **sizes, x=x, output_bias=True)
         torch.testing.assert_close(story.likelihood(torch.zeros(2)).mean, x.mean(0), atol=1.01e-3, rtol=0)
@@ -355,7 +355,7 @@ class TestOutputBias:
             def __init__(self, network):
                 super().__init__()
 
-        parts = (priors.StandardNormal, Laplace, guides.DiagonalNormal)
+        parts = (priors.StandardNormal, Laplace, encoders.DiagonalNormal)
         with pytest.raises(ValueError, match=r"output_bias needs a likelihood .*; Laplace has none"):
             assemble(*parts, shape=(4,), latent=2, output_bias=True)
 

@@ -8,10 +8,10 @@ import torch
 from matplotlib.figure import Figure
 from scipy import stats
 
-from ppvae import evidence_plots
-from ppvae.evidence_plots import Bounds
 from ppvae.inference import ladder, log_mean_exp
-from ppvae.inference.tail import Tail, fit_tail
+from ppvae.inference.evidence.tail import Tail, fit_tail
+from ppvae.plots import evidence
+from ppvae.plots.evidence import Bounds
 
 
 def of_one(log_w):
@@ -32,7 +32,7 @@ def lines(axis):
 def test_the_histogram_counts_every_draw_about_the_mean_weight(offset):
     log_w = torch.randn(1000).double() + offset
     tail = of_one(log_w)
-    axis = drawn(evidence_plots.weight_histogram(log_w, tail, "datum 7"))
+    axis = drawn(evidence.weight_histogram(log_w, tail, "datum 7"))
     counts, edges, _ = axis.patches[0].get_data()
     relative = (log_w - log_mean_exp(log_w.unsqueeze(-1))).numpy()
     assert counts.sum() == (relative >= edges[0]).sum()
@@ -52,7 +52,7 @@ def test_the_histogram_counts_every_draw_about_the_mean_weight(offset):
 def test_the_curve_is_the_fitted_distribution_in_draws_per_bar(spread):
     log_w = spread * torch.randn(2000).double()
     tail = of_one(log_w)
-    axis = drawn(evidence_plots.weight_histogram(log_w, tail, ""))
+    axis = drawn(evidence.weight_histogram(log_w, tail, ""))
     edges = axis.patches[0].get_data().edges
     x, y = lines(axis)["generalised Pareto fitted to the tail"].get_data()
     weight = np.exp(x + log_mean_exp(log_w.unsqueeze(-1)).item())
@@ -78,13 +78,13 @@ def test_the_curve_is_the_fitted_distribution_in_draws_per_bar(spread):
 def test_k_hat_is_said_in_words(k, words):
     log_w = torch.randn(100).double()
     tail = of_one(log_w)._replace(k=torch.tensor(k))
-    assert drawn(evidence_plots.weight_histogram(log_w, tail, "")).get_title() == words
+    assert drawn(evidence.weight_histogram(log_w, tail, "")).get_title() == words
 
 
 def test_weights_without_a_tail_are_drawn_without_one():
     two = torch.where(torch.arange(1000) % 2 == 0, 0.0, -3.0)
     for log_w in (torch.randn(20), torch.zeros(100), two):
-        axis = drawn(evidence_plots.weight_histogram(log_w, of_one(log_w), ""))
+        axis = drawn(evidence.weight_histogram(log_w, of_one(log_w), ""))
         assert axis.patches[0].get_data().values.sum() == len(log_w)
         assert list(lines(axis)) == ["mean weight: the estimate of p(x)"]
         assert len(axis.patches) == 1
@@ -92,15 +92,15 @@ def test_weights_without_a_tail_are_drawn_without_one():
 
 def test_draws_far_to_the_left_are_counted_in_words():
     log_w = torch.cat([torch.randn(800), torch.full((100,), -torch.inf), torch.full((100,), -5000.0)]).double()
-    axis = drawn(evidence_plots.weight_histogram(log_w, of_one(log_w), ""))
+    axis = drawn(evidence.weight_histogram(log_w, of_one(log_w), ""))
     assert "(20.0% of draws lie further left)" in axis.get_xlabel()
     with pytest.raises(ValueError, match="every log-weight is -inf"):
-        evidence_plots.weight_histogram(log_w[800:900], of_one(log_w), "")
+        evidence.weight_histogram(log_w[800:900], of_one(log_w), "")
 
 
 def test_the_ladder_is_the_mean_over_the_data_in_a_band_of_two_errors():
     ladders = {"guide": ladder(torch.randn(100, 9)), "prior": ladder(2 * torch.randn(20, 9))}
-    axis = drawn(evidence_plots.k_ladder(ladders, "rising", final=0.5))
+    axis = drawn(evidence.k_ladder(ladders, "rising", final=0.5))
     final, *found = axis.get_lines()
     assert final.get_label() == "final estimate: 0.50"
     assert set(final.get_ydata()) == {0.5}
@@ -124,7 +124,7 @@ def test_the_sandwich_shows_both_bounds_their_errors_and_the_gap():
     steps = torch.tensor([10, 100, 1000])
     falling = torch.tensor([8.0, 2.0, 0.25])
     curve = Bounds(steps, -90 - falling, 0.1 * torch.ones(3), -90 + falling, 0.1 * torch.ones(3))
-    figure = evidence_plots.sandwich({"from the prior": curve}, "between")
+    figure = evidence.sandwich({"from the prior": curve}, "between")
     axis = drawn(figure)
     lower, upper = axis.containers
     for container, bound in ((lower, curve.lower), (upper, curve.upper)):
@@ -143,6 +143,6 @@ def test_the_sandwich_shows_both_bounds_their_errors_and_the_gap():
 def test_several_methods_have_colours_of_their_own_and_gaps_that_do_not_hide_one_another():
     steps, error = torch.tensor([10, 100]), torch.zeros(2)
     curves = {str(i): Bounds(steps, torch.full((2,), -i), error, torch.full((2,), i), error) for i in (1.0, 2.0, 3.0)}
-    axis = drawn(evidence_plots.sandwich(curves, ""))
+    axis = drawn(evidence.sandwich(curves, ""))
     assert len({text.get_color() for text in axis.texts}) == 3
     assert len({text.xyann[1] for text in axis.texts}) == 3

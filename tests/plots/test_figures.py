@@ -2,9 +2,10 @@
 
 import torch
 
-from ppvae import data, figures
-from ppvae.inference.codes import codes, reconstruct
-from ppvae.models import PCA, assemble, guides, likelihoods, priors, stories
+from ppvae import data
+from ppvae.inference.program.codes import codes, reconstruct
+from ppvae.models import PCA, assemble, encoders, likelihoods, priors, stories
+from ppvae.plots import figures
 
 
 def test_the_principal_plane_keeps_the_largest_axes_and_all_distances_of_flat_codes():
@@ -27,7 +28,7 @@ def test_every_story_has_a_path():
     digits = data.load("digits")
     for name in ("conditional", "semi_supervised", "hierarchical", "recursive"):
         torch.manual_seed(0)
-        parts = (priors.StandardNormal, likelihoods.Binomial, guides.DiagonalNormal)
+        parts = (priors.StandardNormal, likelihoods.Binomial, encoders.DiagonalNormal)
         options = {"maximum": 16, "classes": 10, "input_scale": 1 / 16}
         story = assemble(*parts, shape=(1, 8, 8), latent=2, story=getattr(stories, name), **options)
         assert figures.path(story, digits).isfinite().all(), name

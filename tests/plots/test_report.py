@@ -12,11 +12,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from ppvae import figures, plots, report
+from ppvae.data.observation import Observation
+from ppvae.evaluation.comparison import COLUMNS, Result, group_results, not_ranked
 from ppvae.inference import Evidence
-from ppvae.inference.comparison import COLUMNS, Result, group_results, not_ranked
-from ppvae.observation import Observation
-from ppvae.train import Epoch, History
+from ppvae.plots import figures, report, stories
+from ppvae.training.fit import Epoch, History
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SPREAD = torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64)
@@ -253,7 +253,7 @@ def test_the_decoded_plane_has_z1_to_the_right_and_z2_upwards():
 
 def test_learning_curves_show_what_was_recorded():
     history = History([Epoch(1, 5.0, 6.0, 0.1), Epoch(2, 4.0, None, 0.1)])
-    figure = plots.learning_curves({"counts": {"one": history}, "density": {"two": history}}, "A title")
+    figure = stories.learning_curves({"counts": {"one": history}, "density": {"two": history}}, "A title")
     assert len(figure.axes) == 2
     training, validation = figure.axes[0].lines
     assert list(training.get_ydata()) == [5.0, 4.0]
@@ -262,7 +262,7 @@ def test_learning_curves_show_what_was_recorded():
 
 
 def test_bars_show_only_what_is_ranked(groups):
-    figure = plots.bound_bars(groups, "A title")
+    figure = stories.bound_bars(groups, "A title")
     names = [label.get_text() for axis in figure.axes for label in axis.get_yticklabels()]
     assert names == ["best", "second", "doubtful", "dense"]
     assert figure.get_suptitle() == "A title"
@@ -279,9 +279,9 @@ def test_every_shape_of_data_can_be_looked_at(features, shape, tmp_path):
     rows = {"test data": torch.rand(5, features), "constant": torch.zeros(3, features)}
     codes = {name: torch.randn(6, 2) for name in "ab"}
     drawn = {
-        "images": (plots.image_rows(rows, shape, "A title"), ""),
-        "planes": (plots.latent_planes(codes, torch.arange(6) % 3, "A title"), ""),
-        "unlabelled": (plots.latent_planes(codes, None, "A title"), ""),
+        "images": (stories.image_rows(rows, shape, "A title"), ""),
+        "planes": (stories.latent_planes(codes, torch.arange(6) % 3, "A title"), ""),
+        "unlabelled": (stories.latent_planes(codes, None, "A title"), ""),
     }
     saved = figures.save(drawn, tmp_path / "figures")
     assert saved.keys() == drawn.keys()

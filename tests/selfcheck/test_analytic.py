@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ppvae.inference import log_mean_exp, log_weights
-from ppvae.known import Enumerable, LinearGaussian, TwoLayers
 from ppvae.models.missing import masked
+from ppvae.selfcheck.analytic import Enumerable, LinearGaussian, TwoLayers
 from ppvae.selfcheck.objectives import mean_bound, tight_bound
 
 
@@ -71,7 +71,7 @@ def test_gaps_by_quadrature(widen, shift):
 
 def test_gaps_of_several_latents_by_draws():
     known = LinearGaussian(latent=3)
-    log_w = log_weights(known.story(1.3, 0.1), known.data(2), 200_000)
+    log_w = log_weights(known.story(1.3, 0.1), known.data(2), particles=200_000)
     elbo = known.log_evidence(known.data(2)) - known.gap(1.3, 0.1)
     assert ((log_w.mean(0) - elbo).abs() < 4 * log_w.std(0) / 200_000**0.5).all()
     w = (2 * (log_w - known.log_evidence(known.data(2)))).exp()
@@ -84,8 +84,8 @@ def test_expected_bounds_are_what_draws_give(bound):
     story, x = known.story(1.4, 0.3), known.data(3)
     discrete, y = Enumerable(), torch.linspace(-1, 2, 4).double()
     for found, log_w in (
-        (known.expected(story, x, bound), log_weights(story, x, 100_000)),
-        (discrete.expected(y, bound), log_weights(discrete, y, 100_000)),
+        (known.expected(story, x, bound), log_weights(story, x, particles=100_000)),
+        (discrete.expected(y, bound), log_weights(discrete, y, particles=100_000)),
     ):
         drawn = bound(log_w.unflatten(0, (2, 50_000)))
         assert ((drawn.mean(0) - found).abs() < 4.5 * drawn.std(0) / 50_000**0.5).all()
@@ -117,14 +117,14 @@ def test_an_enumerable_story_by_hand():
 def test_the_exact_guide_makes_every_weight_the_evidence(known):
     x = known.data(5)
     story = known if isinstance(known, TwoLayers) else known.story()
-    log_w = log_weights(story, x, 50)
+    log_w = log_weights(story, x, particles=50)
     torch.testing.assert_close(log_w, known.log_evidence(x).expand(50, 5), atol=1e-9, rtol=0)
 
 
 def test_two_layers_with_a_wider_guide_average_to_the_evidence():
     two = TwoLayers(widen=1.3)
     x = two.data(3)
-    log_w = log_weights(two, x, 100_000)
+    log_w = log_weights(two, x, particles=100_000)
     w = (log_w - two.log_evidence(x)).exp()
     assert ((w.mean(0) - 1).abs() < 4 * w.std(0) / 100_000**0.5).all()
     assert (log_mean_exp(log_w) - two.log_evidence(x)).abs().max() < 0.05

@@ -9,17 +9,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ppvae.inference import annealing, blocks, chains, closed_form, hmc, local, objectives, proposals
+from ppvae.inference import hmc, objectives
 from ppvae.inference import laplace as laplace_function
+from ppvae.inference.evidence import annealing, exact
+from ppvae.inference.evidence.tally import Tally
 from ppvae.inference.objectives import divergences, enumeration, modes, pathwise, sampled, simulation
-from ppvae.inference.streams import keys
-from ppvae.inference.tally import Tally
-from ppvae.inference.weights import Draws
-from ppvae.known import LinearGaussian
+from ppvae.inference.posteriors import chains, local
+from ppvae.inference.program import prepared, proposals
+from ppvae.inference.program.streams import keys
+from ppvae.inference.program.weights import Draws
 from ppvae.selfcheck import LIMIT, invariance, selfcheck
 from ppvae.selfcheck import evidence as of_evidence
 from ppvae.selfcheck import objectives as of_objectives
 from ppvae.selfcheck import posteriors as of_posteriors
+from ppvae.selfcheck.analytic import LinearGaussian
 from ppvae.selfcheck.checks import against, at_least, at_most, equal
 from ppvae.selfcheck.evidence import bound_checks, evidence_checks, flag_checks
 from ppvae.selfcheck.invariance import invariance_checks
@@ -117,7 +120,7 @@ def accepted_always(log_density, u, step, scale, noise, leapfrog):
     return hmc_transition(log_density, u, step, scale, noise, leapfrog)
 
 
-closed_densities = closed_form.model_densities
+closed_densities = exact.model_densities
 hmc_transition = inspect.getmodule(hmc).transition
 
 
@@ -178,12 +181,12 @@ ESTIMATES = {
         "evidence",
     ),
     "one stream for all data": (
-        (blocks, "keys", lambda batch, seed: [f"{seed}".encode()] * len(batch[0])),
+        (prepared, "keys", lambda batch, seed: [f"{seed}".encode()] * len(batch[0])),
         "importance, K = 300",
         "evidence",
     ),
     "an exact figure a millionth off": (
-        (closed_form, "model_densities", lambda *args: by(closed_densities(*args), lambda found: (found[0] + 1e-6, 0))),
+        (exact, "model_densities", lambda *args: by(closed_densities(*args), lambda found: (found[0] + 1e-6, 0))),
         None,
         "evidence",
     ),
@@ -234,9 +237,9 @@ POSTERIORS = {
 local_densities = local.model_densities
 
 
-def exact_draws(story, x, method, draws, **_):
+def exact_draws(story, x, method, *, num_samples, **_):
     known = LinearGaussian()
-    noise = torch.randn(draws, *known.posterior_mean(x).shape).double()
+    noise = torch.randn(num_samples, *known.posterior_mean(x).shape).double()
     root = torch.linalg.cholesky(known.posterior_covariance)
     return SimpleNamespace(draws=known.posterior_mean(x) + noise @ root.mT)
 
@@ -261,8 +264,7 @@ def test_a_mistake_in_a_posterior_is_seen(name, monkeypatch):
 def test_streams_that_depend_on_the_layout_are_seen(wrong, monkeypatch):
     every = invariance._estimators(0)
     monkeypatch.setattr(invariance, "_estimators", lambda seed: {"importance": every["importance"]})
-    for module in (blocks, annealing, chains):
-        monkeypatch.setattr(module, "keys", wrong)
+    monkeypatch.setattr(prepared, "keys", wrong)
     found = [check for check in invariance_checks() if not check.passed]
     assert {check.kind for check in found} == {"invariance"}
     assert len(found) >= 4

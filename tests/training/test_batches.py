@@ -8,11 +8,11 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 import ppvae
-from ppvae.batches import Arrays, Memory, Stream
 from ppvae.inference import elbo
-from ppvae.models import VAE, guides, likelihoods, priors
+from ppvae.models import VAE, encoders, likelihoods, priors
 from ppvae.networks import mlp
-from ppvae.train import begin, run
+from ppvae.training.batches import Arrays, Memory, Stream
+from ppvae.training.fit import begin, run
 
 CPU = torch.device("cpu")
 
@@ -23,7 +23,7 @@ def data(rows=20):
 
 def story():
     torch.manual_seed(0)
-    return VAE(priors.StandardNormal(2), likelihoods.Bernoulli(mlp(2, [8], 5)), guides.DiagonalNormal(mlp(5, [8], 4)))
+    return VAE(priors.StandardNormal(2), likelihoods.Bernoulli(mlp(2, [8], 5)), encoders.DiagonalNormal(mlp(5, [8], 4)))
 
 
 def batches(source, seed=0, size=8):

@@ -13,11 +13,12 @@ from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
 import ppvae
-from ppvae import data, networks, train
+from ppvae import data, networks
 from ppvae.compilation.steps import NotCompiled
 from ppvae.inference import ciwae, elbo, importance, iwae
-from ppvae.known import LinearGaussian, affine
-from ppvae.models import VAE, Autoencoder, assemble, guides, likelihoods, priors
+from ppvae.models import VAE, Autoencoder, assemble, encoders, likelihoods, priors
+from ppvae.selfcheck.analytic import LinearGaussian, affine
+from ppvae.training.fit import NotFinite, begin, run
 
 
 def binary_story(seed=0, encoder=lambda: networks.mlp(5, [8], 4)):
@@ -25,7 +26,7 @@ def binary_story(seed=0, encoder=lambda: networks.mlp(5, [8], 4)):
     return VAE(
         priors.StandardNormal(2),
         likelihoods.Bernoulli(networks.mlp(2, [8], 5)),
-        guides.DiagonalNormal(encoder()),
+        encoders.DiagonalNormal(encoder()),
     )
 
 
@@ -55,12 +56,12 @@ def test_a_linear_vae_reaches_the_likelihood_of_probabilistic_pca():
     story = VAE(
         priors.StandardNormal(2),
         likelihoods.Normal(affine(loading, torch.zeros(5).double()), 1.0, learned=True),
-        guides.DiagonalNormal(affine(torch.randn(4, 5).double() * 0.1, torch.zeros(4).double())),
+        encoders.DiagonalNormal(affine(torch.randn(4, 5).double() * 0.1, torch.zeros(4).double())),
     ).double()
-    training = train.begin(story, lr=0.02)
+    training = begin(story, lr=0.02)
     for lr in (0.02, 0.005, 0.001):
         training.optimizer.param_groups[0]["lr"] = lr
-        for _ in train.run(training, x, partial(elbo, particles=4), epochs=60, batch_size=200):
+        for _ in run(training, x, partial(elbo, particles=4), epochs=60, batch_size=200):
             pass
     with torch.no_grad():
         repeated = torch.stack([elbo(story, x, particles=10) for _ in range(20)])
@@ -110,15 +111,15 @@ def dropout():
 def test_a_resumed_fit_equals_an_unbroken_one_to_the_last_bit(tmp_path):
     unbroken, stopped = binary_story(encoder=dropout), binary_story(encoder=dropout)
     options = {"data": torch.rand(50, 5), "objective": elbo, "batch_size": 16, "transform": torch.bernoulli}
-    whole = list(train.run(train.begin(unbroken), epochs=4, **options))
-    first = train.begin(stopped)
-    parts = list(train.run(first, epochs=2, **options))
+    whole = list(run(begin(unbroken), epochs=4, **options))
+    first = begin(stopped)
+    parts = list(run(first, epochs=2, **options))
     torch.save(first.state_dict(), tmp_path / "state.pt")
     continued = binary_story(seed=9, encoder=dropout)
-    second = train.begin(continued, seed=9)
+    second = begin(continued, seed=9)
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     torch.randn(11)
-    parts += list(train.run(second, epochs=2, **options))
+    parts += list(run(second, epochs=2, **options))
     assert [record.loss for record in parts] == [record.loss for record in whole]
     assert [record.epoch for record in parts] == [1, 2, 3, 4]
     assert fingerprint(continued) == fingerprint(unbroken)
@@ -172,7 +173,7 @@ def test_binarisation_is_fresh_at_every_pass():
         seen.append(batch[0])
         return elbo(story, batch)
 
-    story = assemble(priors.StandardNormal, likelihoods.Bernoulli, guides.DiagonalNormal, shape=(64,), latent=2)
+    story = assemble(priors.StandardNormal, likelihoods.Bernoulli, encoders.DiagonalNormal, shape=(64,), latent=2)
     fit(story, grey.train[:10], objective=objective, transform=grey.resample, epochs=2, batch_size=10)
     assert all(set(batch.unique().tolist()) == {0.0, 1.0} for batch in seen)
     assert seen[0].sum() != seen[1].sum()
@@ -257,7 +258,7 @@ def test_a_parameter_that_no_fit_would_move_is_refused():
 def test_data_that_the_story_cannot_score_are_refused(likelihood, x, words):
     torch.manual_seed(0)
     story = assemble(
-        priors.StandardNormal, likelihood, guides.DiagonalNormal, shape=(5,), latent=2, network=networks.MLP([4])
+        priors.StandardNormal, likelihood, encoders.DiagonalNormal, shape=(5,), latent=2, network=networks.MLP([4])
     )
     before = fingerprint(story)
     with pytest.raises(ValueError, match=words):
@@ -297,7 +298,7 @@ def test_what_is_no_story_is_refused():
 
 def failing_story(likelihood):
     torch.manual_seed(0)
-    return VAE(priors.StandardNormal(2), likelihood, guides.DiagonalNormal(networks.mlp(5, [8], 4)))
+    return VAE(priors.StandardNormal(2), likelihood, encoders.DiagonalNormal(networks.mlp(5, [8], 4)))
 
 
 def test_a_nan_loss_names_epoch_and_site_and_keeps_the_last_good_parameters():
@@ -313,12 +314,10 @@ def test_a_nan_loss_names_epoch_and_site_and_keeps_the_last_good_parameters():
     records = []
 
     def collect():
-        for record in train.run(train.begin(story, lr=1e-2), 3 + torch.randn(64, 5), elbo, 100, 16, compile="never"):
+        for record in run(begin(story, lr=1e-2), 3 + torch.randn(64, 5), elbo, 100, 16, compile="never"):
             records.append(record)
 
-    with pytest.raises(
-        train.NotFinite, match=r"loss is nan at site 'x' of the model \(Normal\) in epoch \d+, step \d+"
-    ):
+    with pytest.raises(NotFinite, match=r"loss is nan at site 'x' of the model \(Normal\) in epoch \d+, step \d+"):
         collect()
     assert len(records) > 2
     assert all(math.isfinite(record.loss) for record in records)
@@ -337,7 +336,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_parameters(com
 
     story = failing_story(Cliff(nn.Linear(2, 5)))
     nn.init.zeros_(story.likelihood.network.bias)
-    with pytest.raises(train.NotFinite, match=r"gradient of likelihood\.network\.bias is not finite in epoch"):
+    with pytest.raises(NotFinite, match=r"gradient of likelihood\.network\.bias is not finite in epoch"):
         fit(story, 3 + torch.randn(64, 5), lr=1e-2, epochs=100, compile=compile)
     assert all(parameter.isfinite().all() for parameter in story.parameters())
 
@@ -435,14 +434,14 @@ def test_a_warm_up_changes_the_fit_and_without_one_beta_is_as_given():
 
 def test_a_warm_up_that_was_stopped_goes_on_where_it_was(tmp_path):
     unbroken, stopped = binary_story(), binary_story()
-    whole = list(train.run(train.begin(unbroken), binary_data(), elbo, 4, 16, warm_up=3))
-    first = train.begin(stopped)
-    parts = list(itertools.islice(train.run(first, binary_data(), elbo, 4, 16, warm_up=3), 2))
+    whole = list(run(begin(unbroken), binary_data(), elbo, 4, 16, warm_up=3))
+    first = begin(stopped)
+    parts = list(itertools.islice(run(first, binary_data(), elbo, 4, 16, warm_up=3), 2))
     torch.save(first.state_dict(), tmp_path / "state.pt")
     continued = binary_story(seed=9)
-    second = train.begin(continued, seed=9)
+    second = begin(continued, seed=9)
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    parts += train.run(second, binary_data(), elbo, 2, 16, warm_up=3)
+    parts += run(second, binary_data(), elbo, 2, 16, warm_up=3)
     assert [record.loss for record in parts] == [record.loss for record in whole]
     assert fingerprint(continued) == fingerprint(unbroken)
 
@@ -466,7 +465,7 @@ def test_a_warm_up_that_could_not_be_is_refused(options, words):
 
 def replayed(story, **options):
     """A training whose steps are replayed from the first on."""
-    training = train.begin(story, **options)
+    training = begin(story, **options)
     training.way = "replayed"
     return training
 
@@ -477,8 +476,8 @@ def test_a_replayed_fit_is_the_eager_one():
     options = {"epochs": 4, "batch_size": 16, "transform": torch.bernoulli, "warm_up": 2, "clip": 1.0}
     stories = [binary_story(encoder=dropout) for _ in range(2)]
     curves = [
-        [record.loss for record in train.run(training, grey, elbo, **options)]
-        for training in (train.begin(stories[0]), replayed(stories[1]))
+        [record.loss for record in run(training, grey, elbo, **options)]
+        for training in (begin(stories[0]), replayed(stories[1]))
     ]
     assert curves[0] == pytest.approx(curves[1], rel=1e-5)
     for one, two in zip(stories[0].state_dict().values(), stories[1].state_dict().values(), strict=True):
@@ -493,7 +492,7 @@ def test_a_compiled_fit_ends_where_the_eager_one_does():
         story = binary_story().double()
         options = {"epochs": 20, "batch_size": 48, "clip": 1.0, "schedule": "cosine"}
         fit(story, x[:160], compile=compile, **options)
-        ends.append((list(story.parameters()), importance(story, x[160:], 100, progress=False)))
+        ends.append((list(story.parameters()), importance(story, x[160:], particles=100, progress=False)))
     (eager, before), (compiled, after) = ends
     for one, other in zip(eager, compiled, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
@@ -504,13 +503,13 @@ def test_a_compiled_fit_ends_where_the_eager_one_does():
 def test_a_stopped_fit_goes_on_in_the_way_that_was_chosen_to_the_last_bit(way):
     options = {"data": binary_data(), "objective": elbo, "batch_size": 16}
     unbroken, stopped, continued = (binary_story(seed, encoder=dropout) for seed in (0, 0, 9))
-    steady, first, second = train.begin(unbroken), train.begin(stopped), train.begin(continued)
+    steady, first, second = begin(unbroken), begin(stopped), begin(continued)
     steady.way = first.way = way
-    whole = list(train.run(steady, epochs=4, **options))
-    parts = list(train.run(first, epochs=2, **options))
+    whole = list(run(steady, epochs=4, **options))
+    parts = list(run(first, epochs=2, **options))
     second.load_state_dict(first.state_dict())
     assert second.way == way
-    parts += list(train.run(second, epochs=2, **options))
+    parts += list(run(second, epochs=2, **options))
     assert [record.loss for record in parts] == [record.loss for record in whole]
     assert fingerprint(continued) == fingerprint(unbroken)
 
@@ -523,7 +522,7 @@ def test_a_number_that_is_changed_between_epochs_counts_in_a_replayed_fit():
         seen.append(story.encoder.network[1].p)
         return elbo(story, batch)
 
-    for _ in train.run(replayed(story), binary_data(32), objective, epochs=2, batch_size=32):
+    for _ in run(replayed(story), binary_data(32), objective, epochs=2, batch_size=32):
         story.encoder.network[1].p = 0.5
     assert seen == [0.0, 0.0, 0.0, 0.5, 0.5, 0.5]  # two traces each, and a check
 
@@ -534,7 +533,7 @@ def test_a_loss_that_decides_by_its_values_is_fitted_eagerly_after_a_warning():
         return loss if loss > 0 else -loss
 
     one, two = binary_story(), binary_story()
-    with pytest.warns(NotCompiled, match=r"test_train\.py:\d+"):
+    with pytest.warns(NotCompiled, match=r"test_fit\.py:\d+"):
         fit(one, binary_data(), objective=objective, compile="always")
     fit(two, binary_data(), objective=objective, compile="never")
     assert fingerprint(one) == fingerprint(two)
@@ -545,8 +544,8 @@ def test_a_clipped_gradient_has_no_more_than_that_norm():
     for clip in (None, 1e-3):
         story = binary_story()
         before = torch.cat([p.detach().flatten() for p in story.parameters()])
-        training = train.begin(story, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1.0))
-        list(train.run(training, binary_data(16), elbo, epochs=1, batch_size=16, clip=clip))
+        training = begin(story, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1.0))
+        list(run(training, binary_data(16), elbo, epochs=1, batch_size=16, clip=clip))
         moved.append((torch.cat([p.detach().flatten() for p in story.parameters()]) - before).norm().item())
     assert moved[0] > 1e-2
     assert moved[1] == pytest.approx(1e-3, rel=1e-3)
@@ -560,16 +559,16 @@ def test_the_cosine_schedule_ends_near_zero_for_every_group_and_a_constant_one_t
         assert len(one) + len(two) == len(parameters)
         return torch.optim.Adam([{"params": one}, {"params": two, "lr": 1e-4}], lr=1e-2)
 
-    training = train.begin(story, optimizer=groups)
+    training = begin(story, optimizer=groups)
     rates = []
-    for _ in train.run(training, binary_data(), elbo, epochs=4, batch_size=16, schedule="cosine"):
+    for _ in run(training, binary_data(), elbo, epochs=4, batch_size=16, schedule="cosine"):
         rates.append([group["lr"] for group in training.optimizer.param_groups])
     shares = [
         0.5 * (1 + math.cos(math.pi * (4 * epoch - 1) / 16)) for epoch in range(1, 5)
     ]  # of each epoch's last step
     assert rates == [pytest.approx([1e-2 * share, 1e-4 * share]) for share in shares]
     training.optimizer.param_groups[0]["lr"] = 0.3
-    list(train.run(training, binary_data(), elbo, epochs=1, batch_size=16))
+    list(run(training, binary_data(), elbo, epochs=1, batch_size=16))
     assert training.optimizer.param_groups[0]["lr"] == 0.3
 
 

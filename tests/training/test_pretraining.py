@@ -9,12 +9,13 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 import ppvae
-from ppvae import data, networks, pretraining
+from ppvae import data, networks
 from ppvae.inference import elbo
-from ppvae.inference.codes import codes, reconstruct
-from ppvae.models import VAE, Autoencoder, Linear, assemble, guides, likelihoods, priors, stories
+from ppvae.inference.program.codes import codes, reconstruct
+from ppvae.models import VAE, Autoencoder, Linear, assemble, encoders, likelihoods, priors, stories
 from ppvae.networks.corruption import Masking
-from ppvae.pretraining import pretrain, stages
+from ppvae.training import pretraining
+from ppvae.training.pretraining import pretrain, stages
 
 
 def digits():
@@ -29,7 +30,7 @@ def deep(hidden=(32, 16), latent=4, features=64, activation="relu", likelihood=l
 
 def vae(hidden=(32, 16), latent=4, features=64):
     family = networks.MLP(list(hidden))
-    encoder = guides.DiagonalNormal(family.encoder((features,), 2 * latent))
+    encoder = encoders.DiagonalNormal(family.encoder((features,), 2 * latent))
     return VAE(priors.StandardNormal(latent), likelihoods.Normal(family.decoder(latent, (features,), 1)), encoder)
 
 
@@ -168,7 +169,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("network", [networks.Convolutional([2]), networks.LSTM(4), networks.Recursive(4)])
     def test_networks_that_are_not_dense(self, network):
-        parts = (priors.Flat, likelihoods.Normal, guides.PointMass)
+        parts = (priors.Flat, likelihoods.Normal, encoders.PointMass)
         story = assemble(*parts, shape=(4, 4), latent=2, network=network, story=stories.autoencoder)
         with pytest.raises(ValueError, match=r"mirrored in the decoder, got VAE with .*no dense layers: --network MLP"):
             stages(story)

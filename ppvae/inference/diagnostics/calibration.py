@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.checks import check_data
-from ppvae.inference.codes import simulate_jointly
-from ppvae.inference.posteriors import Method, infer
-from ppvae.inference.programs import as_batch, evaluating
-from ppvae.inference.streams import own_generators
-from ppvae.inference.unconstrained import unconstrain
+from ppvae.inference.posteriors.methods import Method, infer
+from ppvae.inference.program.checks import check_data
+from ppvae.inference.program.codes import simulate_jointly
+from ppvae.inference.program.streams import own_generators
+from ppvae.inference.program.traces import as_batch, evaluating
+from ppvae.inference.program.unconstrained import unconstrain
 
 RANKED = 99  # draws that a latent is ranked among: 100 ranks, few enough that those of Markov chains are far apart
 LEAST = 5.0  # expected in a bin
@@ -35,8 +35,9 @@ def calibration(
     story: Story,
     like: Batch,
     method: str | Method,
-    simulations: int = 200,
-    draws: int = 400,
+    *,
+    num_simulations: int = 200,
+    num_samples: int = 400,
     seed: int = 0,
     progress: bool = True,
 ) -> Calibration:
@@ -50,14 +51,14 @@ def calibration(
     Args:
         like: rows like those to draw; their x does not matter, what else they hold (labels, a mask) is given.
         method: a name of `posteriors.METHODS`, or a function like those.
-        simulations: data to draw.
-        draws: of the method for each, of which 99 evenly spaced ones are ranked among.
+        num_simulations: data to draw.
+        num_samples: of the method for each, of which 99 evenly spaced ones are ranked among.
 
     Raises:
         ValueError: simulations below 20; what the method raises; a story that does not draw the data that it observes.
     """
-    simulated, u = simulate(story, like, simulations, seed)
-    found = infer(story, simulated, method, draws, seed, progress)
+    simulated, u = simulate(story, like, num_simulations, seed)
+    found = infer(story, simulated, method, num_samples=num_samples, seed=seed, progress=progress)
     return rank(found.draws, u)
 
 

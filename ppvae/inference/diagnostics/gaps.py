@@ -11,15 +11,17 @@ from torch import Tensor
 from torch import distributions as torch_dist
 
 from ppvae.base import Batch, Story
-from ppvae.inference.blocks import Budget, estimate
-from ppvae.inference.checks import check_data, check_point_mass, check_proper
-from ppvae.inference.evidence import Evidence, error_of_mean
-from ppvae.inference.local import LocalNormal, local_normal
-from ppvae.inference.local_flow import LocalFlow, local_flow, mixture_sampling, weigh_flow, weigh_normal
-from ppvae.inference.programs import as_seen, evaluating, latent_sites, placed, run
-from ppvae.inference.streams import own_generators
-from ppvae.inference.unconstrained import check_guide_density, unconstrain
-from ppvae.inference.weights import log_weights
+from ppvae.inference.evidence.blocks import Budget, estimate
+from ppvae.inference.evidence.evidence import Evidence, error_of_mean
+from ppvae.inference.evidence.flow import mixture_sampling
+from ppvae.inference.posteriors.local import LocalNormal, local_normal
+from ppvae.inference.posteriors.local_flow import LocalFlow, local_flow, weigh_flow, weigh_normal
+from ppvae.inference.program.checks import check_point_mass, check_proper
+from ppvae.inference.program.prepared import prepared
+from ppvae.inference.program.streams import own_generators
+from ppvae.inference.program.traces import evaluating, latent_sites, run
+from ppvae.inference.program.unconstrained import check_guide_density, unconstrain
+from ppvae.inference.program.weights import guide_weights
 
 Family = Literal["diagonal", "full", "flow"]
 RESOLVED = 2.0  # standard errors that a difference should be away from 0
@@ -149,9 +151,10 @@ def generalisation(train: Gaps, test: Gaps) -> list[Difference]:
 def gaps(
     story: Story,
     data: Batch,
+    *,
     particles: int = 1000,
-    steps: int = 400,
-    flow_steps: int = 600,
+    num_steps: int = 400,
+    num_flow_steps: int = 600,
     family: Family | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -170,8 +173,8 @@ def gaps(
         story: any object with `model` and `guide` whose latents are continuous.
         data: `(batch, features)`, or a tuple of tensors of equal length.
         particles: draws per datum, of log p(x) and of each ELBO.
-        steps: of the ascent of a Normal, at most.
-        flow_steps: of that of a flow.
+        num_steps: of the ascent of a Normal, at most.
+        num_flow_steps: of that of a flow.
         family: which the guide's answers lie in: `diagonal`, `full` or `flow`; by the guide where it is left out.
         seed: of the random streams, each datum its own.
         progress: whether to show bars.
@@ -184,29 +187,29 @@ def gaps(
         raise ValueError(f"particles should be at least 25, so that k-hat can be told, got {particles}")
     if family not in (None, "diagonal", "full", "flow"):
         raise ValueError(f"family should be diagonal, full or flow, got {family}")
-    batch = placed(story, data)
+    task = prepared(story, data)
+    check_proper(story, task.first)
+    check_point_mass(story, task.first)
     with own_generators(), torch.no_grad():
-        check_data(story, batch)
-        first = as_seen(story, tuple(part[:1] for part in batch))
-        check_proper(story, first)
-        check_point_mass(story, first)
-        flat = unconstrain(story, as_seen(story, batch), "a gap")
-        check_guide_density(story, first)
-        family = family or family_of(story, first)
-    fit: Any = partial(local_normal, story, batch, steps, 16, seed=seed, progress=progress, tolerance=0.002)
-    normals = {covariance: fit(covariance) for covariance in ("full", "diagonal")}
-    flow = local_flow(story, batch, flow_steps, seed=seed, progress=progress, start=normals["full"])
+        flat = unconstrain(story, task.batch, "a gap")
+        check_guide_density(story, task.first)
+        family = family or family_of(story, task.first)
+    fit: Any = partial(
+        local_normal, story, task, num_steps=num_steps, particles=16, seed=seed, progress=progress, tolerance=0.002
+    )
+    normals = {covariance: fit(covariance=covariance) for covariance in ("full", "diagonal")}
+    flow = local_flow(story, task, num_steps=num_flow_steps, seed=seed, progress=progress, start=normals["full"])
 
     def bound(weigh: Any, name: str, proposal: LocalNormal | LocalFlow | tuple[Tensor, ...]) -> Evidence:
-        return estimate(story, batch, weigh, Budget(particles), seed, progress, name, tuple(proposal))
+        return estimate(task, weigh, Budget(particles), seed, progress, name, tuple(proposal))
 
     by_normal = partial(weigh_normal, flat=flat)
     return Gaps(
-        mixture_sampling(story, batch, flow, normals["full"], Budget(particles), seed, progress),
+        mixture_sampling(task, flow, normals["full"], Budget(particles), seed, progress),
         bound(partial(weigh_flow, flat=flat), "a flow for every datum", flow),
         bound(by_normal, "a Normal for every datum", normals["full"]),
         bound(by_normal, "a diagonal Normal for every datum", normals["diagonal"]),
-        bound(log_weights, "the guide", ()),
+        bound(guide_weights, "the guide", ()),
         family,
     )
 

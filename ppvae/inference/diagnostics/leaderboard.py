@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.blocks import Budget, estimate
-from ppvae.inference.calibration import RANKED, Calibration, rank, simulate
-from ppvae.inference.chains import hmc
-from ppvae.inference.evidence import Evidence
-from ppvae.inference.gaps import Difference, paired
-from ppvae.inference.posteriors import METHODS, Posterior, infer
-from ppvae.inference.programs import placed
+from ppvae.inference.diagnostics.calibration import RANKED, Calibration, rank, simulate
+from ppvae.inference.diagnostics.gaps import Difference, paired
+from ppvae.inference.evidence.blocks import Budget, estimate
+from ppvae.inference.evidence.evidence import Evidence
+from ppvae.inference.posteriors.chains import hmc
+from ppvae.inference.posteriors.methods import METHODS, Posterior, infer
+from ppvae.inference.program.prepared import prepared
 
 MIXED = 1.05
 """R-hat up to which a reference run is held to be right."""
@@ -88,10 +88,10 @@ class Measured:
 
 
 def reference(
-    story: Story, data: Batch, draws: int = 2000, warm_up: int = 600, seed: int = 0, progress: bool = True
+    story: Story, data: Batch, *, num_samples: int = 2000, num_warmup: int = 600, seed: int = 0, progress: bool = True
 ) -> Reference:
     """A long run of Hamiltonian Monte Carlo: four chains of `draws` each."""
-    found = hmc(story, data, draws, warm_up, seed=seed + 1_000_003, progress=progress)
+    found = hmc(story, data, num_samples=num_samples, num_warmup=num_warmup, seed=seed + 1_000_003, progress=progress)
     u = found.u.transpose(0, 1).flatten(0, 1)
     return Reference(u.mean(0), u.var(0), found.ess, found.r_hat, u)
 
@@ -101,9 +101,10 @@ def leaderboard(
     data: Batch,
     log_p: Tensor,
     against: Reference,
+    *,
     methods: Sequence[str] = tuple(METHODS),
-    draws: int = 1000,
-    simulations: int = 200,
+    num_samples: int = 1000,
+    num_simulations: int = 200,
     seed: int = 0,
     progress: bool = True,
 ) -> Iterator[Measured]:
@@ -115,27 +116,30 @@ def leaderboard(
         log_p: the best estimate of log p(x) there is, `(batch,)` nats.
         against: the moments that are held to be right.
         methods: names of `METHODS`.
-        draws: of each method, and particles of its bound and evidence.
-        simulations: data to calibrate by; 0 for none.
+        num_samples: of each method, and particles of its bound and evidence.
+        num_simulations: data to calibrate by; 0 for none.
 
     Raises:
         ValueError: what `infer`, `simulate` and `hmc` raise.
     """
     check_methods(methods)
-    batch = placed(story, data)
-    simulated = simulate(story, batch, simulations, seed) if simulations else None
+    task = prepared(story, data)
+    simulated = simulate(story, task.batch, num_simulations, seed) if num_simulations else None
     for method in methods:
-        rows = slice(0, min(len(batch[0]), SLOW.get(method, len(batch[0]))))
-        given = tuple(part[rows] for part in batch)
-        found = infer(story, given, method, draws, seed, progress)
+        rows = slice(0, min(len(task), SLOW.get(method, len(task))))
+        given = task.rows(rows)
+        found = infer(story, given, method, num_samples=num_samples, seed=seed, progress=progress)
         part = against.rows(rows)
         evidence = None
         if found.weigh is not None:
-            weigh, budget = found.weigh, Budget(max(draws, 25))
-            evidence = estimate(story, given, weigh, budget, seed, progress, method, found.proposal)
+            weigh, budget = found.weigh, Budget(max(num_samples, 25))
+            evidence = estimate(given, weigh, budget, seed, progress, method, found.proposal)
         calibrated = None
         if simulated is not None and method not in SLOW:
-            calibrated = rank(infer(story, simulated[0], method, 4 * RANKED, seed, progress).draws, simulated[1])
+            calibrated = rank(
+                infer(story, simulated[0], method, num_samples=4 * RANKED, seed=seed, progress=progress).draws,
+                simulated[1],
+            )
         gap = (
             None
             if evidence is None

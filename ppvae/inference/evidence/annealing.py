@@ -7,19 +7,15 @@ import torch
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.checks import check_data, hot_loop, observed, of_factors
-from ppvae.inference.codes import simulate_jointly
-from ppvae.inference.evidence import COLUMNS, Bound, Evidence, assemble
-from ppvae.inference.hmc import adapt, transition
-from ppvae.inference.programs import as_seen, evaluating, latent_sites, placed, run
-from ppvae.inference.streams import Streams, begin_stream, keys, own_generators
-from ppvae.inference.tally import reduce
-from ppvae.inference.unconstrained import (
-    check_guide_density,
-    guide_densities,
-    model_densities,
-    unconstrain,
-)
+from ppvae.inference.evidence.evidence import COLUMNS, Bound, Evidence, assemble
+from ppvae.inference.evidence.tally import reduce
+from ppvae.inference.posteriors.hmc import adapt, transition
+from ppvae.inference.program.checks import observed, of_factors
+from ppvae.inference.program.codes import simulate_jointly
+from ppvae.inference.program.prepared import Prepared, prepared
+from ppvae.inference.program.streams import Streams, begin_stream, own_generators
+from ppvae.inference.program.traces import as_seen, evaluating, latent_sites, placed, run
+from ppvae.inference.program.unconstrained import check_guide_density, guide_densities, model_densities, unconstrain
 from ppvae.progress import track
 
 Start = Literal["guide", "prior"]
@@ -69,12 +65,13 @@ class Sandwich(NamedTuple):
 def annealed(
     story: Story,
     data: Batch,
+    *,
     particles: int = 32,
-    distributions: int = 100,
+    num_temperatures: int = 100,
     start: Start = "guide",
     schedule: Schedule = "sigmoid",
-    leapfrog: int = 10,
-    acceptance: float = 0.65,
+    num_leapfrog_steps: int = 10,
+    target_accept_prob: float = 0.65,
     seed: int = 0,
     progress: bool = True,
 ) -> Evidence:
@@ -93,11 +90,11 @@ def annealed(
         story: any object with `model` and `guide` whose latents are continuous.
         data: `(batch, features)`, or a tuple of tensors of equal length.
         particles: K, chains per datum.
-        distributions: T, steps from f_0 to f_T.
+        num_temperatures: T, steps from f_0 to f_T.
         start: f_0, the `guide` or the `prior`.
         schedule: of b_t: `linear`, or `sigmoid`, whose steps are small near both ends.
-        leapfrog: steps of a trajectory.
-        acceptance: that step sizes are tuned for.
+        num_leapfrog_steps: steps of a trajectory.
+        target_accept_prob: that step sizes are tuned for.
         seed: of the random streams.
         progress: whether to show a bar.
 
@@ -105,24 +102,23 @@ def annealed(
         ValueError: options out of range; a discrete latent, or one on a curved set; a start at a guide that has no
             density; an improper prior; data that the story cannot score.
     """
-    path = _path(start, schedule, distributions, leapfrog, acceptance, particles)
-    batch = placed(story, data)
-    with own_generators():
-        check_data(story, batch)
-        measure, factors = observed(story, as_seen(story, tuple(part[:1] for part in batch)))
-    found = _in_chunks(story, as_seen(story, batch), path, seed, progress)
+    path = _path(start, schedule, num_temperatures, num_leapfrog_steps, target_accept_prob, particles)
+    task = prepared(story, data)
+    measure, factors = observed(story, task.first)
+    found = _in_chunks(task, path, seed, progress)
     return _evidence(found, "stochastic lower bound", path, measure, of_factors(factors))
 
 
 def bidirectional(
     story: Story,
     like: Batch,
+    *,
     particles: int = 32,
-    distributions: int = 100,
+    num_temperatures: int = 100,
     start: Start = "guide",
     schedule: Schedule = "sigmoid",
-    leapfrog: int = 10,
-    acceptance: float = 0.65,
+    num_leapfrog_steps: int = 10,
+    target_accept_prob: float = 0.65,
     seed: int = 0,
     progress: bool = True,
 ) -> Sandwich:
@@ -139,7 +135,7 @@ def bidirectional(
     Args:
         like: one row for every datum to draw; its x does not matter, what else it holds (labels, a mask) is given.
     """
-    path = _path(start, schedule, distributions, leapfrog, acceptance, particles)
+    path = _path(start, schedule, num_temperatures, num_leapfrog_steps, target_accept_prob, particles)
     with own_generators(), torch.no_grad(), evaluating(story):
         measure, factors = observed(story, as_seen(story, tuple(part[:1] for part in placed(story, like))))
     if factors:
@@ -150,28 +146,32 @@ def bidirectional(
     with own_generators():
         torch.manual_seed(seed)
         batch, latents = simulate_jointly(story, like)
-    batch = as_seen(story, batch)
-    flat = unconstrain(story, batch, "annealing")
+    task = Prepared(story, as_seen(story, batch))
+    flat = unconstrain(story, task.batch, "annealing")
     exact = flat.vector(latents)[0]  # (data, size)
-    lower = _in_chunks(story, batch, path, seed, progress)
-    upper = _in_chunks(story, batch, path, seed, progress, exact)
+    lower = _in_chunks(task, path, seed, progress)
+    upper = _in_chunks(task, path, seed, progress, exact)
     return Sandwich(
         _evidence(lower, "stochastic lower bound", path, measure),
         _evidence(upper, "stochastic upper bound", path, measure),
-        batch[0],
+        task.batch[0],
     )
 
 
 def _path(
     start: Start, schedule: Schedule, distributions: int, leapfrog: int, acceptance: float, particles: int
 ) -> Path:
-    for option, value in {"particles": particles, "distributions": distributions, "leapfrog": leapfrog}.items():
+    for option, value in {
+        "particles": particles,
+        "num_temperatures": distributions,
+        "num_leapfrog_steps": leapfrog,
+    }.items():
         if value < 1:
             raise ValueError(f"{option} should be at least 1, got {value}")
     if start not in ("guide", "prior"):
         raise ValueError(f"start should be guide or prior, got {start}")
     if not 0 < acceptance < 1:
-        raise ValueError(f"acceptance should be between 0 and 1, got {acceptance}")
+        raise ValueError(f"target_accept_prob should be between 0 and 1, got {acceptance}")
     return Path(start, betas(schedule, distributions), leapfrog, acceptance, particles)
 
 
@@ -193,8 +193,9 @@ def betas(schedule: Schedule, distributions: int, steepness: float = 4.0) -> Ten
 class _Chains:
     """The chains of a chunk of data: the densities at both ends of the path, and how they are moved between them."""
 
-    def __init__(self, story: Story, batch: tuple[Tensor, ...], path: Path, names: list[bytes]):
-        self.story, self.batch, self.path, self.names = story, batch, path, names
+    def __init__(self, task: Prepared, path: Path, names: list[bytes]):
+        story, batch = task.story, task.batch
+        self.task, self.path, self.names = task, path, names
         self.flat = unconstrain(story, batch, "annealing")
         if path.start == "guide":
             check_guide_density(story, batch)
@@ -204,11 +205,11 @@ class _Chains:
 
     def first(self, label: str) -> Tensor:
         """Draws from f_0, `(particles, batch, size)`, each datum's from a stream of its own."""
-        program = self.story.guide if self.path.start == "guide" else self.story.model
+        program = self.task.story.guide if self.path.start == "guide" else self.task.story.model
         drawn = []
         for row, name in enumerate(self.names):
             begin_stream(name, label)
-            trace = run(program, tuple(part[row : row + 1] for part in self.batch), self.path.particles)
+            trace = run(program, self.task.datum(row), self.path.particles)
             drawn.append(self.flat.vector({site["name"]: site["value"] for site in latent_sites(trace)}))
         return torch.cat(drawn, dim=1)
 
@@ -276,24 +277,22 @@ def _backward(chains: _Chains, steps: Tensor, scale: Tensor, exact: Tensor) -> I
         yield log_w
 
 
-def _in_chunks(
-    story: Story, batch: tuple[Tensor, ...], path: Path, seed: int, progress: bool, exact: Tensor | None = None
-) -> Tensor:
+def _in_chunks(task: Prepared, path: Path, seed: int, progress: bool, exact: Tensor | None = None) -> Tensor:
     """Log-weights `(particles, data)` of all the data, forward, or back from exact draws; as many at once as fit."""
     size = max(1, CHAINS // path.particles)
-    names, found = keys(batch, seed), []
+    names, found = task.keys(seed), []
     starts = range(0, len(names), size)
     way = "annealing" if exact is None else "annealing back"
 
     def temperatures() -> Iterator[Tensor | tuple[Tensor, Tensor]]:
         for start in starts:
             some = slice(start, start + size)
-            chains = _Chains(story, tuple(part[some] for part in batch), path, names[some])
+            chains = _Chains(task.rows(some), path, names[some])
             steps, scale = yield from _kept(_pilot(chains))
             moved = _forward(chains, steps, scale) if exact is None else _backward(chains, steps, scale, exact[some])
             found.append((yield from _kept(moved)))
 
-    with evaluating(story), own_generators(), hot_loop(), torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
+    with task.running(), torch.no_grad():
         for _ in track(temperatures(), way, total=2 * len(starts) * (len(path.betas) - 1), show=progress):
             pass
     return torch.cat(found, dim=1)

@@ -11,11 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppvae.base import Story
 from ppvae.compilation.steps import Steps
-from ppvae.inference.checks import hot_loop, observed, of_factors
-from ppvae.inference.evidence import Bound, Evidence, assemble
-from ppvae.inference.programs import as_seen, evaluating, networks_of
-from ppvae.inference.streams import begin_stream, keys, own_generators
-from ppvae.inference.tally import Tally
+from ppvae.inference.evidence.evidence import Bound, Evidence, assemble
+from ppvae.inference.evidence.tally import Tally
+from ppvae.inference.program.checks import hot_loop, observed, of_factors
+from ppvae.inference.program.prepared import Prepared
+from ppvae.inference.program.streams import begin_stream, own_generators
+from ppvae.inference.program.traces import evaluating, networks_of
 from ppvae.progress import track
 
 BLOCK = 4096
@@ -56,8 +57,7 @@ def check_budget(budget: Budget) -> Budget:
 
 @torch.no_grad()
 def estimate(
-    story: Story,
-    batch: tuple[Tensor, ...],
+    task: Prepared,
     weigh: Weigh,
     budget: Budget,
     seed: int,
@@ -73,18 +73,18 @@ def estimate(
     the figures but for the rounding of the arithmetic.
 
     Args:
+        task: the story and its data.
         weigh: see `Weigh`.
         proposals: one row a datum, which seed nothing.
         tally: of how many log-weights, to what is given them block by block and has `figures` in the order of
             `COLUMNS`.
     """
     check_budget(budget)
-    batch = as_seen(story, batch)  # so that what stands where a value is missing seeds nothing
-    with evaluating(story), own_generators():
-        measure, factors = observed(story, tuple(part[:1] for part in batch))
-        drawing = _Drawing(story, weigh, budget, [*batch, *proposals], len(batch))
+    with evaluating(task.story), own_generators():
+        measure, factors = observed(task.story, task.first)
+        drawing = _Drawing(task.story, weigh, budget, [*task.batch, *proposals], len(task.batch))
         found = []
-        for row, key in track(list(enumerate(keys(batch, seed))), method, show=progress):
+        for row, key in track(list(enumerate(task.keys(seed))), method, show=progress):
             drawing.place(row, key)
             particles = needed(drawing.pilot, budget)
             found.append(drawing.into(tally(particles), particles).figures())

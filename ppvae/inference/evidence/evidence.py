@@ -17,10 +17,6 @@ COLUMNS = ("estimate", "standard_error", "ess", "pareto_k", "elbo", "elbo_standa
 """The figures of a datum."""
 
 
-class NoDensity(ValueError):
-    """There is no evidence to estimate: the guide is a point mass, or the prior integrates to no number."""
-
-
 @dataclass(frozen=True)
 class Evidence:
     """An estimate of log p(x) for every datum, and how wrong each may be. Tensors are `(data,)`, in nats."""
@@ -70,7 +66,7 @@ class Evidence:
 
     def to_datatree(self) -> Any:
         """As an ArviZ DataTree, one entry a datum along `datum`; needs `pip install 'ppvae[arviz]'`."""
-        from ppvae.inference.export import to_datatree  # ArviZ is optional
+        from ppvae.inference.evidence.export import to_datatree  # ArviZ is optional
 
         return to_datatree(self)
 

@@ -8,20 +8,22 @@ import torch
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.checks import check_data, hot_loop, observed, of_factors
-from ppvae.inference.evidence import Evidence
-from ppvae.inference.laplace import ROWS, climb, curvature
-from ppvae.inference.programs import Site, as_seen, evaluating, latent_sites, placed, run, support_of
-from ppvae.inference.streams import own_generators
-from ppvae.inference.unconstrained import check_alike, model_densities, unconstrain
-from ppvae.inference.weights import log_joint
+from ppvae.inference.evidence.evidence import Evidence
+from ppvae.inference.posteriors.laplace import ROWS
+from ppvae.inference.posteriors.newton import climb, curvature
+from ppvae.inference.program.checks import observed, of_factors
+from ppvae.inference.program.prepared import Prepared, prepared
+from ppvae.inference.program.streams import own_generators
+from ppvae.inference.program.traces import Site, evaluating, latent_sites, run, support_of
+from ppvae.inference.program.unconstrained import check_alike, model_densities, unconstrain
+from ppvae.inference.program.weights import log_joint
 from ppvae.progress import track
 
 MOST = 100_000  # values of all discrete latents together that are summed over
 AT_ONCE = 65_536  # of them, times data
 
 
-def exact(story: Story, data: Batch, progress: bool = True) -> Evidence:
+def exact(story: Story, data: Batch, *, progress: bool = True) -> Evidence:
     """log p(x), exact: log sum_z p(x, z) where every latent is discrete; log of the integral where p is Gaussian in z.
 
     For a linear-Gaussian story log p(x, z) = log p(x, m) - 1/2 (z - m)' H (z - m), whatever the program looks like, so
@@ -37,22 +39,19 @@ def exact(story: Story, data: Batch, progress: bool = True) -> Evidence:
         ValueError: latents of both kinds; more than 100,000 values to sum over; a log-density that is no quadratic; an
             improper prior; data that the story cannot score.
     """
-    batch = placed(story, data)
-    with own_generators():
-        check_data(story, batch)
-        batch = as_seen(story, batch)
-        with evaluating(story), torch.no_grad():
-            measure, factors = observed(story, tuple(part[:1] for part in batch))
-            sites = list(latent_sites(run(story.model, tuple(part[:1] for part in batch), particles=1)))
-        discrete = [site for site in sites if _is_discrete(site)]
-        if discrete and len(discrete) < len(sites):
-            names = ", ".join(site["name"] for site in sites if not _is_discrete(site))
-            raise ValueError(
-                f"exact needs latents that are all discrete, or all Gaussian; '{discrete[0]['name']}' is discrete and "
-                f"{names} is not: use importance"
-            )
-        with evaluating(story), hot_loop(), torch.no_grad():
-            log_p = _summed(story, batch, discrete, progress) if discrete else _integrated(story, batch, progress)
+    task = prepared(story, data)
+    measure, factors = observed(story, task.first)
+    with own_generators(), evaluating(story), torch.no_grad():
+        sites = list(latent_sites(run(story.model, task.first, particles=1)))
+    discrete = [site for site in sites if _is_discrete(site)]
+    if discrete and len(discrete) < len(sites):
+        names = ", ".join(site["name"] for site in sites if not _is_discrete(site))
+        raise ValueError(
+            f"exact needs latents that are all discrete, or all Gaussian; '{discrete[0]['name']}' is discrete and "
+            f"{names} is not: use importance"
+        )
+    with task.running(), torch.no_grad():
+        log_p = _summed(task, discrete, progress) if discrete else _integrated(task, progress)
     nothing = torch.full_like(log_p, torch.nan)
     method = "a sum over its discrete latents" if discrete else "the integral of a Gaussian"
     return Evidence(
@@ -74,21 +73,19 @@ def _is_discrete(site: Site) -> bool:
     return support is not None and bool(support.is_discrete)
 
 
-def _summed(story: Story, batch: tuple[Tensor, ...], sites: list[Site], progress: bool) -> Tensor:
+def _summed(task: Prepared, sites: list[Site], progress: bool) -> Tensor:
     if any(site["mask"] is not None for site in sites):
-        check_alike(story, batch, "exact")
+        check_alike(task.story, task.batch, "exact")
     values = {site["name"]: support_values(site) for site in sites}
     count = math.prod(len(value) for value in values.values())
     if count > MOST:
         raise ValueError(f"exact sums over at most {MOST} values of all latents together; this story has {count}")
     places = torch.cartesian_prod(*(torch.arange(len(value)) for value in values.values())).reshape(count, -1)
     taken = {name: value[places[:, i]] for i, (name, value) in enumerate(values.items())}  # (count, *event)
-    rows = max(1, AT_ONCE // count)
-    chunks = list(zip(*(part.split(rows) for part in batch), strict=True))
     found = []
-    for parts in track(chunks, "sum over latents", show=progress):
-        latents = {n: v.unsqueeze(1).expand(-1, len(parts[0]), *v.shape[1:]) for n, v in taken.items()}
-        found.append(torch.logsumexp(log_joint(story, parts, latents, count).double(), dim=0))
+    for some in track(task.chunks(max(1, AT_ONCE // count)), "sum over latents", show=progress):
+        latents = {n: v.unsqueeze(1).expand(-1, len(some), *v.shape[1:]) for n, v in taken.items()}
+        found.append(torch.logsumexp(log_joint(task.story, some.batch, latents, particles=count).double(), dim=0))
     return torch.cat(found)
 
 
@@ -122,17 +119,16 @@ def support_values(site: Site) -> Tensor:
     return values[places].reshape(-1, *event)
 
 
-def _integrated(story: Story, batch: tuple[Tensor, ...], progress: bool) -> Tensor:
-    flat = unconstrain(story, batch, "an exact integral")
+def _integrated(task: Prepared, progress: bool) -> Tensor:
+    flat = unconstrain(task.story, task.batch, "an exact integral")
     found = []
-    chunks = list(zip(*(part.split(ROWS) for part in batch), strict=True))
-    for parts in track(chunks, "integrals", show=progress):
-        densities = model_densities(story, parts, flat)
+    for some in track(task.chunks(ROWS), "integrals", show=progress):
+        densities = model_densities(task.story, some.batch, flat)
 
         def log_p(u: Tensor, densities: Callable[[Tensor], tuple[Tensor, Tensor]] = densities) -> Tensor:
             return densities(u.unsqueeze(0))[0][0]
 
-        drawn = {site["name"]: site["value"] for site in latent_sites(run(story.model, parts, particles=1))}
+        drawn = {site["name"]: site["value"] for site in latent_sites(run(task.story.model, some.batch, particles=1))}
         mode = climb(log_p, torch.zeros_like(flat.vector(drawn)[0]), steps=4)
         _, root = curvature(log_p, mode)
         _check_quadratic(log_p, mode, root)

@@ -7,23 +7,24 @@ import torch
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.blocks import Budget, Weigh, check_budget, estimate
-from ppvae.inference.checks import check_data, check_point_mass
-from ppvae.inference.evidence import Bound, Evidence, NoDensity
-from ppvae.inference.programs import as_batch, placed, run, sample_sites
-from ppvae.inference.proposals import defensive_log_weights, widened_log_weights
-from ppvae.inference.streams import own_generators
-from ppvae.inference.tally import Tally
-from ppvae.inference.weights import log_weights, sum_sites
+from ppvae.inference.evidence.blocks import Budget, Weigh, check_budget, estimate
+from ppvae.inference.evidence.evidence import Bound, Evidence
+from ppvae.inference.evidence.tally import Tally
+from ppvae.inference.program.checks import check_point_mass
+from ppvae.inference.program.errors import NoDensity
+from ppvae.inference.program.prepared import prepared
+from ppvae.inference.program.proposals import defensive_log_weights, widened_log_weights
+from ppvae.inference.program.traces import as_batch, run, sample_sites
+from ppvae.inference.program.weights import guide_weights, sum_sites
 
 
 def importance(
     story: Story,
     data: Batch,
+    *,
     particles: int = 1000,
     seed: int = 0,
     progress: bool = True,
-    *,
     widening: float = 1.0,
     defensive: float = 0.0,
     target_error: float | None = None,
@@ -64,14 +65,14 @@ def importance(
     """
     budget = check_budget(Budget(particles, target_error, max_particles))
     weigh, how = _proposal(widening, defensive)
-    batch = placed(story, data)
-    with own_generators():
-        check_data(story, batch)
-    check_point_mass(story, tuple(part[:1] for part in batch))
-    return estimate(story, batch, weigh, budget, seed, progress, f"importance sampling from {how}")
+    task = prepared(story, data)
+    check_point_mass(story, task.first)
+    return estimate(task, weigh, budget, seed, progress, f"importance sampling from {how}")
 
 
-def prior_sampling(story: Story, data: Batch, particles: int = 1000, seed: int = 0, progress: bool = True) -> Evidence:
+def prior_sampling(
+    story: Story, data: Batch, *, particles: int = 1000, seed: int = 0, progress: bool = True
+) -> Evidence:
     """log p(x) by draws from the prior: log 1/K sum_k p(x | z_k), z_k ~ p(z). The naive estimate.
 
     Importance sampling with the prior as proposal, so it has the same errors and diagnostics; what the guide buys is
@@ -80,14 +81,12 @@ def prior_sampling(story: Story, data: Batch, particles: int = 1000, seed: int =
     Raises:
         ValueError: particles below 1; an improper prior, which cannot be drawn from.
     """
-    batch = placed(story, data)
-    with own_generators():
-        check_data(story, batch)
-    return estimate(story, batch, prior_log_weights, Budget(particles), seed, progress, "sampling from the prior")
+    task = prepared(story, data)
+    return estimate(task, prior_log_weights, Budget(particles), seed, progress, "sampling from the prior")
 
 
 def upper_bound(
-    story: Story, data: Batch, particles: int = 1000, seed: int = 0, progress: bool = True, order: float = 2.0
+    story: Story, data: Batch, *, particles: int = 1000, seed: int = 0, progress: bool = True, order: float = 2.0
 ) -> Evidence:
     """An upper bound on log p(x), for real data: CUBO_n = 1/n log E_q[(p(x, z) / q(z | x))^n] >= log p(x) for n >= 1.
 
@@ -103,15 +102,13 @@ def upper_bound(
     """
     if not 1 < order < math.inf:
         raise ValueError(f"order should be above 1 and finite, got {order}")
-    batch = placed(story, data)
-    with own_generators():
-        check_data(story, batch)
-    check_point_mass(story, tuple(part[:1] for part in batch))
+    task = prepared(story, data)
+    check_point_mass(story, task.first)
     method = f"the moment of order {order:g} of the weights of the guide (CUBO)"
 
     bound: Bound = "upper bound, estimated from below"
     moments = partial(_Moments, order)
-    return estimate(story, batch, log_weights, Budget(particles), seed, progress, method, tally=moments, bound=bound)
+    return estimate(task, guide_weights, Budget(particles), seed, progress, method, tally=moments, bound=bound)
 
 
 class _Moments:
@@ -134,17 +131,15 @@ class _Moments:
 @torch.no_grad()
 def draws(story: Story, data: Batch, particles: int = 1000, seed: int = 0, progress: bool = True) -> Tensor:
     """The very log-weights, `(particles, data)` nats, that `importance` with the same arguments reduces to figures."""
-    batch = placed(story, data)
-    with own_generators():
-        check_data(story, batch)
-    check_point_mass(story, tuple(part[:1] for part in batch))
+    task = prepared(story, data)
+    check_point_mass(story, task.first)
     kept: list[_Kept] = []
 
     def keep(count: int) -> _Kept:
         kept.append(_Kept(count))
         return kept[-1]
 
-    estimate(story, batch, log_weights, Budget(particles), seed, progress, "log-weights", tally=keep)
+    estimate(task, guide_weights, Budget(particles), seed, progress, "log-weights", tally=keep)
     return torch.cat([torch.cat(one.blocks) for one in kept], dim=1)
 
 
@@ -183,4 +178,4 @@ def _proposal(widening: float, defensive: float) -> tuple[Weigh, str]:
         return mixed, f"the guide, with a defensive share of {defensive:g} from the prior"
     if widening != 1:
         return partial(widened_log_weights, widening=widening), f"the guide, {widening:g} times as wide"
-    return log_weights, "the guide"
+    return guide_weights, "the guide"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ppvae.inference.weights import log_mean_exp, standard_error
+from ppvae.inference.program.weights import log_mean_exp, standard_error
 
 FEW = 8
 """The spread of fewer groups than that is a poor guess of their error."""

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from ppvae.inference.tail import SMALLEST, tail_of, tail_size
-from ppvae.inference.weights import delta_method
+from ppvae.inference.evidence.tail import SMALLEST, tail_of, tail_size
+from ppvae.inference.program.weights import delta_method
 
 
 class Tally:

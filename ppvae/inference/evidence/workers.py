@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.multiprocessing import get_context
 
 from ppvae.base import Batch, Story
-from ppvae.inference.evidence import COLUMNS, Evidence
-from ppvae.inference.programs import as_batch, as_seen
-from ppvae.inference.streams import contents
+from ppvae.inference.evidence.evidence import COLUMNS, Evidence
+from ppvae.inference.program.streams import contents
+from ppvae.inference.program.traces import as_batch, as_seen
 from ppvae.progress import follow, tell
 
 Estimator = Callable[[Story, Batch], Evidence]

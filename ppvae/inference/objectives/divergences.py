@@ -9,10 +9,10 @@ from torch.distributions import Independent, kl_divergence
 
 from ppvae.base import Batch, Scalar, Story
 from ppvae.inference.objectives.terms import Terms, check_reparameterised, not_negative, weigh_terms
-from ppvae.inference.programs import Site, is_auxiliary, is_point_mass, latent_sites
+from ppvae.inference.program.traces import Site, is_auxiliary, is_point_mass, latent_sites
 
 
-def mean_field_elbo(story: Story, data: Batch, particles: int = 1, beta: Scalar = 1.0) -> Tensor:
+def mean_field_elbo(story: Story, data: Batch, *, particles: int = 1, beta: Scalar = 1.0) -> Tensor:
     """-(E_q[log p(x | z)] - beta sum_i KL(q_i || p_i)), every KL in closed form where there is one, nats per datum.
 
     Kingma & Welling 2014, https://arxiv.org/abs/1312.6114. Pyro's `TraceMeanField_ELBO` divided by the batch: i goes
@@ -35,7 +35,7 @@ def mean_field_elbo(story: Story, data: Batch, particles: int = 1, beta: Scalar 
     return (terms.factors + beta * divergence - terms.log_likelihood).mean()
 
 
-def free_bits(story: Story, data: Batch, particles: int = 1, nats: float = 0.1, beta: Scalar = 1.0) -> Tensor:
+def free_bits(story: Story, data: Batch, *, particles: int = 1, nats: float = 0.1, beta: Scalar = 1.0) -> Tensor:
     """-E_q[log p(x | z)] + beta sum_j max(nats, KL_j), KL_j averaged over the batch, nats per datum.
 
     Kingma et al. 2016, appendix C.8, https://arxiv.org/abs/1606.04934. A group j whose KL is below `nats` is not pushed

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ppvae.base import Batch, Story
 from ppvae.inference.objectives.terms import at_least
-from ppvae.inference.programs import as_batch
+from ppvae.inference.program.traces import as_batch
 
 
-def enumerated_elbo(story: Story, data: Batch, particles: int = 1, nesting: int = 1) -> Tensor:
+def enumerated_elbo(story: Story, data: Batch, *, particles: int = 1, nesting: int = 1) -> Tensor:
     """The ELBO with a sum over every value of the discrete latents, nats per datum.
 
     Pyro's `TraceEnum_ELBO` divided by the batch. Every site of the guide whose values can be listed is summed over,

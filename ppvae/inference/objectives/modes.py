@@ -9,7 +9,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.programs import (
+from ppvae.inference.program.traces import (
     as_batch,
     check_one_plate,
     is_auxiliary,
@@ -18,7 +18,7 @@ from ppvae.inference.programs import (
     sample_sites,
     support_of,
 )
-from ppvae.inference.weights import joint_trace, sum_sites
+from ppvae.inference.program.weights import joint_trace, sum_sites
 
 HOLLOW = (type(constraints.sphere), type(constraints.corr_cholesky))
 """Supports that do not hold the mean of their own points."""

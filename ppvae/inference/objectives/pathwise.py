@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ppvae.base import Batch, Story
 from ppvae.inference.objectives.terms import at_least, check_reparameterised, weigh_terms
-from ppvae.inference.weights import log_mean_exp
+from ppvae.inference.program.weights import log_mean_exp
 
 
-def sticking_the_landing(story: Story, data: Batch, particles: int = 1) -> Tensor:
+def sticking_the_landing(story: Story, data: Batch, *, particles: int = 1) -> Tensor:
     """The ELBO without the score of q in its gradient, nats per datum. Roeder et al. 2017, https://arxiv.org/abs/1703.09194
 
     The guide's gradient is d log w / dz dz / dphi, that of log q's own parameters, zero on average, being left out: it
@@ -33,7 +33,7 @@ def sticking_the_landing(story: Story, data: Batch, particles: int = 1) -> Tenso
     return -valued(bound, leaves.path(bound) + (terms.log_joint - terms.factors).mean())
 
 
-def dreg(story: Story, data: Batch, particles: int = 50) -> Tensor:
+def dreg(story: Story, data: Batch, *, particles: int = 50) -> Tensor:
     """IWAE with a doubly reparameterised gradient, nats per datum. Tucker et al. 2019, https://arxiv.org/abs/1810.04152
 
     For the guide sum_k v_k^2 d log w_k / dz_k dz_k / dphi with normalised weights v, whose signal-to-noise ratio grows
@@ -58,7 +58,7 @@ def dreg(story: Story, data: Batch, particles: int = 50) -> Tensor:
     return -valued(log_mean_exp(log_w).mean() - penalty, path + direct)
 
 
-def piwae(story: Story, data: Batch, outer: int = 8, particles: int = 8) -> Tensor:
+def piwae(story: Story, data: Batch, *, outer: int = 8, particles: int = 8) -> Tensor:
     """IWAE_MK for the model, MIWAE_MK for the guide, nats per datum. Rainforth et al. 2018, https://arxiv.org/abs/1802.04537
 
     The loss is IWAE's. Sites whose draws pass no gradient get MIWAE's score-function term.

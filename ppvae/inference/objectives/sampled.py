@@ -5,10 +5,10 @@ from torch import Tensor
 
 from ppvae.base import Batch, Scalar, Story
 from ppvae.inference.objectives.terms import a_share, at_least, not_negative, weigh_terms, with_score
-from ppvae.inference.weights import log_mean_exp, weigh
+from ppvae.inference.program.weights import log_mean_exp, weigh
 
 
-def elbo(story: Story, data: Batch, particles: int = 1, beta: Scalar = 1.0) -> Tensor:
+def elbo(story: Story, data: Batch, *, particles: int = 1, beta: Scalar = 1.0) -> Tensor:
     """-E_q[log p(x | z) + beta (log p(z) - log q(z | x))], nats per datum.
 
     Kingma & Welling 2014, https://arxiv.org/abs/1312.6114; beta: Higgins et al. 2017,
@@ -36,7 +36,7 @@ def elbo(story: Story, data: Batch, particles: int = 1, beta: Scalar = 1.0) -> T
     return -bound.mean()
 
 
-def iwae(story: Story, data: Batch, particles: int = 50) -> Tensor:
+def iwae(story: Story, data: Batch, *, particles: int = 50) -> Tensor:
     """-log 1/K sum_k w_k, nats per datum. Burda et al. 2016, https://arxiv.org/abs/1509.00519
 
     Sites whose draws pass no gradient get the score-function term of the whole bound; `vimco` has less noise there.
@@ -56,7 +56,7 @@ def iwae(story: Story, data: Batch, particles: int = 50) -> Tensor:
     return factors.mean() - with_score(log_mean_exp(log_w), score).mean()
 
 
-def miwae(story: Story, data: Batch, outer: int = 8, particles: int = 8) -> Tensor:
+def miwae(story: Story, data: Batch, *, outer: int = 8, particles: int = 8) -> Tensor:
     """-1/M sum_m log 1/K sum_k w_mk, nats per datum. Rainforth et al. 2018, https://arxiv.org/abs/1802.04537
 
     Between the ELBO (K = 1) and IWAE (M = 1). The name is theirs; the one for missing data (Mattei & Frellsen 2019) is
@@ -78,7 +78,7 @@ def miwae(story: Story, data: Batch, outer: int = 8, particles: int = 8) -> Tens
     return factors.mean() - with_score(log_mean_exp(log_w.unflatten(0, groups)), score).mean()
 
 
-def ciwae(story: Story, data: Batch, particles: int = 50, beta: float = 0.5) -> Tensor:
+def ciwae(story: Story, data: Batch, *, particles: int = 50, beta: float = 0.5) -> Tensor:
     """-(beta ELBO + (1 - beta) IWAE_K), nats per datum. Rainforth et al. 2018, https://arxiv.org/abs/1802.04537
 
     Args:
@@ -101,7 +101,7 @@ def ciwae(story: Story, data: Batch, particles: int = 50, beta: float = 0.5) -> 
     return factors.mean() - beta * single.mean() - (1 - beta) * multiple.mean()
 
 
-def renyi(story: Story, data: Batch, alpha: float = 0.5, particles: int = 50) -> Tensor:
+def renyi(story: Story, data: Batch, *, alpha: float = 0.5, particles: int = 50) -> Tensor:
     """-1 / (1 - alpha) log 1/K sum_k w_k^(1 - alpha), nats per datum. Li & Turner 2016, https://arxiv.org/abs/1602.02311
 
     alpha = 0 is IWAE, alpha = 1 the ELBO: the larger alpha, the lower the bound.
@@ -124,7 +124,7 @@ def renyi(story: Story, data: Batch, alpha: float = 0.5, particles: int = 50) ->
     return factors.mean() - with_score(bound, score).mean()
 
 
-def vimco(story: Story, data: Batch, particles: int = 50) -> Tensor:
+def vimco(story: Story, data: Batch, *, particles: int = 50) -> Tensor:
     """IWAE whose score-function term has a baseline, nats per datum. Mnih & Rezende 2016, https://arxiv.org/abs/1602.06725
 
     Of particle k's log q counts L - L_-k: the bound, less the bound with w_k replaced by the geometric mean of the

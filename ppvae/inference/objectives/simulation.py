@@ -10,11 +10,11 @@ from torch import Tensor
 from ppvae.base import Batch, Story
 from ppvae.inference.objectives.pathwise import Leaves, valued
 from ppvae.inference.objectives.terms import a_share, weigh_terms
-from ppvae.inference.programs import as_batch, is_auxiliary, is_point_mass, latent_sites, run, sample_sites
-from ppvae.inference.weights import log_mean_exp, sum_sites
+from ppvae.inference.program.traces import as_batch, is_auxiliary, is_point_mass, latent_sites, run, sample_sites
+from ppvae.inference.program.weights import log_mean_exp, sum_sites
 
 
-def wake_sleep(story: Story, data: Batch, particles: int = 50, insomnia: float = 1.0) -> Tensor:
+def wake_sleep(story: Story, data: Batch, *, particles: int = 50, insomnia: float = 1.0) -> Tensor:
     """Reweighted wake-sleep; the loss is IWAE_K's, nats per datum. Bornschein & Bengio 2015, https://arxiv.org/abs/1406.2751
 
     With normalised weights v, the model follows sum_k v_k d log p(x, z_k), and the guide

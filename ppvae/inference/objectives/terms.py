@@ -8,15 +8,8 @@ from pyro import poutine
 from torch import Tensor
 
 from ppvae.base import Batch, Scalar, Story
-from ppvae.inference.programs import (
-    Site,
-    as_batch,
-    check_measures,
-    check_one_plate,
-    latent_sites,
-    sample_sites,
-)
-from ppvae.inference.weights import draw, joint_trace, sum_sites
+from ppvae.inference.program.traces import Site, as_batch, check_measures, check_one_plate, latent_sites, sample_sites
+from ppvae.inference.program.weights import draw, joint_trace, sum_sites
 
 
 class Terms(NamedTuple):

@@ -8,12 +8,13 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.checks import check_data, check_proper, hot_loop
-from ppvae.inference.convergence import effective_draws, r_hat
-from ppvae.inference.hmc import adapt, transition
-from ppvae.inference.programs import as_seen, evaluating, latent_sites, placed, run
-from ppvae.inference.streams import Streams, begin_stream, keys, own_generators
-from ppvae.inference.unconstrained import Unconstrained, check_guide, model_densities, unconstrain
+from ppvae.inference.posteriors.convergence import effective_draws, r_hat
+from ppvae.inference.posteriors.hmc import adapt, transition
+from ppvae.inference.program.checks import check_proper
+from ppvae.inference.program.prepared import Prepared, prepared
+from ppvae.inference.program.streams import Streams, begin_stream, own_generators
+from ppvae.inference.program.traces import evaluating, latent_sites, run
+from ppvae.inference.program.unconstrained import Unconstrained, check_guide, model_densities, unconstrain
 from ppvae.progress import track
 
 CHAINS = 4096
@@ -34,12 +35,13 @@ class Draws(NamedTuple):
 
 def hmc(
     story: Story,
-    data: Batch,
-    draws: int = 500,
-    warm_up: int = 300,
-    chains: int = 4,
-    leapfrog: int = 8,
-    acceptance: float = 0.8,
+    data: Batch | Prepared,
+    *,
+    num_samples: int = 500,
+    num_warmup: int = 300,
+    num_chains: int = 4,
+    num_leapfrog_steps: int = 8,
+    target_accept_prob: float = 0.8,
     seed: int = 0,
     progress: bool = True,
 ) -> Draws:
@@ -53,48 +55,49 @@ def hmc(
     Args:
         story: any object with `model` and `guide` whose latents are continuous.
         data: `(batch, features)`, or a tuple of tensors of equal length.
-        draws: kept from every chain.
-        warm_up: transitions before these.
-        chains: per datum.
-        leapfrog: steps of a trajectory.
-        acceptance: that step sizes are tuned for.
+        num_samples: kept from every chain.
+        num_warmup: transitions before these.
+        num_chains: per datum.
+        num_leapfrog_steps: steps of a trajectory.
+        target_accept_prob: that step sizes are tuned for.
         seed: of the random streams, each datum its own.
         progress: whether to show a bar.
 
     Raises:
         ValueError: options out of range; a latent that is discrete or lies on a curved set; an improper prior.
     """
-    smallest = {"draws": (draws, 4), "warm_up": (warm_up, 2), "chains": (chains, 2), "leapfrog": (leapfrog, 1)}
+    smallest = {
+        "num_samples": (num_samples, 4),
+        "num_warmup": (num_warmup, 2),
+        "num_chains": (num_chains, 2),
+        "num_leapfrog_steps": (num_leapfrog_steps, 1),
+    }
     for option, (value, least) in smallest.items():
         if value < least:
             raise ValueError(f"{option} should be at least {least}, got {value}")
-    if not 0 < acceptance < 1:
-        raise ValueError(f"acceptance should be between 0 and 1, got {acceptance}")
-    batch = placed(story, data)
-    with own_generators():
-        check_data(story, batch)
-        batch = as_seen(story, batch)
-        with evaluating(story), torch.no_grad():
-            check_proper(story, tuple(part[:1] for part in batch))
-            check_guide(story, batch)
-    names, size = keys(batch, seed), max(1, CHAINS // chains)
+    if not 0 < target_accept_prob < 1:
+        raise ValueError(f"target_accept_prob should be between 0 and 1, got {target_accept_prob}")
+    task = prepared(story, data)
+    check_proper(story, task.first)
+    with own_generators(), evaluating(story), torch.no_grad():
+        check_guide(story, task.batch)
+    names, size = task.keys(seed), max(1, CHAINS // num_chains)
     kept: list[tuple[Tensor, Tensor]] = []
 
     def all_transitions() -> Iterator[None]:
         for start in range(0, len(names), size):
             some = slice(start, start + size)
-            parts = tuple(part[some] for part in batch)
-            mover = _Mover(story, parts, names[some], chains, leapfrog, acceptance)
-            yield from mover.warm(warm_up)
+            mover = _Mover(task.rows(some), names[some], num_chains, num_leapfrog_steps, target_accept_prob)
+            yield from mover.warm(num_warmup)
             states, rates = [], []
-            for _ in range(draws):
+            for _ in range(num_samples):
                 rates.append(mover.move())
                 states.append(mover.u)
                 yield
             kept.append((torch.stack(states, dim=1), torch.stack(rates).mean(0)))
 
-    total = -(-len(names) // size) * (warm_up + draws)
-    with evaluating(story), own_generators(), hot_loop(), torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
+    total = -(-len(names) // size) * (num_warmup + num_samples)
+    with task.running(), torch.no_grad():
         for _ in track(all_transitions(), "hmc", total=total, show=progress):
             pass
     u = torch.cat([states for states, _ in kept], dim=2)
@@ -102,15 +105,15 @@ def hmc(
 
 
 @torch.no_grad()
-def starts(story: Story, batch: tuple[Tensor, ...], flat: Unconstrained, names: list[bytes], chains: int) -> Tensor:
+def starts(task: Prepared, flat: Unconstrained, names: list[bytes], chains: int) -> Tensor:
     """Where chains begin, `(chains, batch, size)`: the guide's draws, then, half and more, the prior's.
 
     Of `PICKED_FROM` draws from the prior each is taken with the probability that its likelihood gives it: a draw as it
     comes may lie beyond a mode that holds next to nothing, which a chain then never leaves.
     """
-    found = []
+    story, found = task.story, []
     for row, name in enumerate(names):
-        datum = tuple(part[row : row + 1] for part in batch)
+        datum = task.datum(row)
         begin_stream(name, "hmc start ")
         guide = flat.vector(_values(run(story.guide, datum, chains // 2)))
         prior = flat.vector(_values(run(story.model, datum, PICKED_FROM)))
@@ -128,12 +131,10 @@ def _values(trace: Trace) -> dict[str, Tensor]:
 class _Mover:
     """The chains of a chunk of data, their step sizes and scales."""
 
-    def __init__(
-        self, story: Story, batch: tuple[Tensor, ...], names: list[bytes], chains: int, leapfrog: int, target: float
-    ):
-        flat = unconstrain(story, batch, "HMC")
-        self.u = starts(story, batch, flat, names, chains)
-        self.densities, self.leapfrog, self.target = model_densities(story, batch, flat), leapfrog, target
+    def __init__(self, task: Prepared, names: list[bytes], chains: int, leapfrog: int, target: float):
+        flat = unconstrain(task.story, task.batch, "HMC")
+        self.u = starts(task, flat, names, chains)
+        self.densities, self.leapfrog, self.target = model_densities(task.story, task.batch, flat), leapfrog, target
         self.noise = Streams(names, "hmc ", self.u)
         self.scale = torch.ones_like(self.u[0])
         self.step = torch.full_like(self.u[0, :, 0], 0.3)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ppvae.inference.streams import Streams
+from ppvae.inference.program.streams import Streams
 
 GRID = 0.02  # between the logarithms of neighbouring step sizes
 

@@ -1,31 +1,18 @@
-"""Local inference: a Normal of its own for every datum, fitted to its posterior, and importance sampling from it."""
+"""Local inference: a Normal of its own for every datum, fitted to its posterior."""
 
-import math
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal
 
 from ppvae.base import Batch, Story
-from ppvae.inference.ascent import ascend
-from ppvae.inference.blocks import Budget, check_budget, estimate
-from ppvae.inference.checks import check_data, check_proper, hot_loop
-from ppvae.inference.evidence import Evidence
-from ppvae.inference.laplace import climb, curvature, triangle
-from ppvae.inference.programs import as_seen, evaluating, latent_sites, placed, run
-from ppvae.inference.streams import begin_stream, keys, own_generators
-from ppvae.inference.unconstrained import (
-    Unconstrained,
-    check_guide,
-    check_guide_density,
-    guide_densities,
-    model_densities,
-    unconstrain,
-)
-from ppvae.inference.weights import draw
+from ppvae.inference.posteriors.ascent import ascend
+from ppvae.inference.posteriors.newton import climb, curvature, triangle
+from ppvae.inference.program.prepared import Prepared, prepared
+from ppvae.inference.program.streams import begin_stream
+from ppvae.inference.program.traces import latent_sites, run
+from ppvae.inference.program.unconstrained import Unconstrained, check_guide, model_densities, unconstrain
 from ppvae.progress import track
 
 Covariance = Literal["full", "diagonal"]
@@ -46,14 +33,14 @@ class LocalNormal(NamedTuple):
 
 def local_normal(
     story: Story,
-    data: Batch,
-    steps: int = 200,
-    draws: int = 8,
+    data: Batch | Prepared,
+    *,
+    num_steps: int = 200,
+    particles: int = 8,
     covariance: Covariance = "full",
     lr: float = 0.05,
     seed: int = 0,
     progress: bool = True,
-    *,
     start: LocalNormal | None = None,
     tolerance: float | None = None,
 ) -> LocalNormal:
@@ -67,8 +54,8 @@ def local_normal(
     Args:
         story: any object with `model` and `guide` whose latents are continuous.
         data: `(batch, features)`, or a tuple of tensors of equal length.
-        steps: of Adam.
-        draws: per step.
+        num_steps: of Adam.
+        particles: per step.
         covariance: `full` or `diagonal`.
         lr: the first step of Adam, in the guide's standard deviations.
         seed: of the draws.
@@ -80,93 +67,31 @@ def local_normal(
     Raises:
         ValueError: options out of range; a latent that is discrete or lies on a curved set.
     """
-    for option, value in {"steps": steps, "draws": draws}.items():
+    for option, value in {"num_steps": num_steps, "particles": particles}.items():
         if value < 1:
             raise ValueError(f"{option} should be at least 1, got {value}")
     if covariance not in ("full", "diagonal"):
         raise ValueError(f"covariance should be full or diagonal, got {covariance}")
-    batch = as_seen(story, placed(story, data))
-    names = keys(batch, seed)
-    starts = range(0, len(names), ROWS)
+    task = prepared(story, data)
+    names = task.keys(seed)
+    starts = range(0, len(task), ROWS)
     found = []
 
     def all_steps() -> Iterator[None]:
-        flat = unconstrain(story, batch, "local inference")
-        check_guide(story, batch)
+        flat = unconstrain(story, task.batch, "local inference")
+        check_guide(story, task.batch)
         for first in starts:
             some = slice(first, first + ROWS)
-            parts = tuple(part[some] for part in batch)
+            parts = task.rows(some).batch
             begin = _start(story, parts, flat, names[some]) if start is None else (start.loc[some], start[1][some])
             q = _Whitened(*begin, covariance)
-            yield from q.maximise(model_densities(story, parts, flat), steps, draws, lr, seed, tolerance)
+            yield from q.maximise(model_densities(story, parts, flat), num_steps, particles, lr, seed, tolerance)
             found.append(q.normal())
 
-    with own_generators(), evaluating(story), hot_loop(), torch.backends.cudnn.flags(enabled=False):
-        for _ in track(all_steps(), "local inference", total=steps * len(starts), show=progress):
+    with task.running():
+        for _ in track(all_steps(), "local inference", total=num_steps * len(starts), show=progress):
             pass
     return LocalNormal(*(torch.cat(parts) for parts in zip(*found, strict=True)))
-
-
-def refined_sampling(
-    story: Story,
-    data: Batch,
-    particles: int = 1000,
-    seed: int = 0,
-    progress: bool = True,
-    *,
-    widening: float = 1.2,
-    guide_share: float = 0.0,
-    steps: int = 200,
-    covariance: Covariance = "full",
-    target_error: float | None = None,
-    max_particles: int = 1_000_000,
-) -> Evidence:
-    """log p(x) by importance sampling from a Normal that is refined for every datum, then widened.
-
-    The proposal is `local_normal`, N(m, widening^2 L L'): wider is the safe side. With `guide_share` that share of the
-    draws, a, is from the guide, q = (1 - a) N + a q(z | x): no weight is then more than 1 / a times as heavy as the
-    guide's own, so that a mode which the guide knows of and the Normal does not is still counted. Owen & Zhou 2000,
-    https://doi.org/10.1080/01621459.2000.10473909
-
-    A stochastic lower bound; the ELBO beside it is that of the proposal. Arguments, streams and errors are those of
-    `importance` and `local_normal`.
-
-    Raises:
-        ValueError: as they do; widening that is not positive; a share of draws from a guide that has no density.
-    """
-    if not widening > 0:
-        raise ValueError(f"widening should be positive, got {widening}")
-    if not 0 <= guide_share < 1:
-        raise ValueError(f"guide_share should be a share from 0 to below 1, got {guide_share}")
-    budget = check_budget(Budget(particles, target_error, max_particles))
-    batch = placed(story, data)
-    with own_generators(), evaluating(story), torch.no_grad():
-        check_data(story, batch)
-        first = as_seen(story, tuple(part[:1] for part in batch))
-        check_proper(story, first)
-        flat = unconstrain(story, first, "local inference")
-        if guide_share:
-            check_guide_density(story, first)
-    found = local_normal(story, batch, steps, covariance=covariance, seed=seed, progress=progress)
-    proposals = (found.loc, widening * found.scale_tril)
-    beside = f" and, for a share of {guide_share:g}, from the guide" if guide_share else ""
-    method = f"importance sampling from a Normal refined for every datum{beside}"
-    weigh = partial(_weigh, flat=flat, share=guide_share)
-    return estimate(story, batch, weigh, budget, seed, progress, method, proposals)
-
-
-def _weigh(
-    story: Story, datum: Batch, particles: int, loc: Tensor, scale_tril: Tensor, flat: Unconstrained, share: float
-) -> Tensor:
-    batch = tuple(datum)
-    q = MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
-    u = q.sample((particles,))  # (particles, 1, size)
-    if not share:
-        return model_densities(story, batch, flat)(u)[0] - q.log_prob(u)
-    by_guide = flat.vector(draw(story, batch, particles).latents)
-    u = torch.where(torch.rand(particles, 1, 1, device=u.device) < share, by_guide, u)
-    log_p, log_guide = guide_densities(story, batch, flat)(u)
-    return log_p - torch.logaddexp(q.log_prob(u) + math.log1p(-share), log_guide + math.log(share))
 
 
 def _start(story: Story, batch: tuple[Tensor, ...], flat: Unconstrained, names: list[bytes]) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,7 @@
-"""A flow of its own for every datum, fitted to its posterior, and importance sampling from it."""
+"""A flow of its own for every datum, fitted to its posterior."""
 
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,27 +10,14 @@ from torch.distributions import MultivariateNormal
 from torch.nn.functional import softplus
 
 from ppvae.base import Batch, Story
-from ppvae.inference.ascent import ascend
-from ppvae.inference.blocks import Budget, check_budget, estimate
-from ppvae.inference.checks import check_data, check_proper, hot_loop
-from ppvae.inference.evidence import Evidence
-from ppvae.inference.local import LocalNormal, local_normal
-from ppvae.inference.programs import as_seen, evaluating, placed
-from ppvae.inference.streams import own_generators
-from ppvae.inference.unconstrained import (
-    Unconstrained,
-    check_guide_density,
-    guide_densities,
-    model_densities,
-    unconstrain,
-)
-from ppvae.inference.weights import draw
+from ppvae.inference.posteriors.ascent import ascend
+from ppvae.inference.posteriors.local import LocalNormal, local_normal
+from ppvae.inference.program.prepared import Prepared, prepared
+from ppvae.inference.program.unconstrained import Unconstrained, model_densities, unconstrain
 from ppvae.progress import track
 
 ROWS = 256
 """Data whose flows are fitted at once. It bounds the memory."""
-
-WIDENING = 1.2  # of the Normal beside the flow in `flow_sampling`
 
 
 class LocalFlow(NamedTuple):
@@ -97,15 +83,15 @@ def _log_normal(noise: Tensor) -> Tensor:
 
 def local_flow(
     story: Story,
-    data: Batch,
-    steps: int = 600,
-    draws: int = 32,
+    data: Batch | Prepared,
+    *,
+    num_steps: int = 600,
+    particles: int = 32,
     couplings: int = 4,
     hidden: int = 16,
     lr: float = 0.03,
     seed: int = 0,
     progress: bool = True,
-    *,
     start: LocalNormal | None = None,
     tolerance: float | None = 0.002,
 ) -> LocalFlow:
@@ -118,8 +104,8 @@ def local_flow(
     Args:
         story: any object with `model` and `guide` whose latents are continuous.
         data: `(batch, features)`, or a tuple of tensors of equal length.
-        steps: of Adam, at most.
-        draws: per step.
+        num_steps: of Adam, at most.
+        particles: per step.
         couplings: layers that mix the dimensions; a single latent has none.
         hidden: units of their networks.
         lr: the first step of Adam.
@@ -131,27 +117,32 @@ def local_flow(
     Raises:
         ValueError: options out of range; a latent that is discrete or lies on a curved set.
     """
-    for option, value in {"steps": steps, "draws": draws, "couplings": couplings, "hidden": hidden}.items():
+    for option, value in {
+        "num_steps": num_steps,
+        "particles": particles,
+        "couplings": couplings,
+        "hidden": hidden,
+    }.items():
         if value < 1:
             raise ValueError(f"{option} should be at least 1, got {value}")
+    task = prepared(story, data)
     if start is None:
-        start = local_normal(story, data, seed=seed, progress=progress)
-    batch = as_seen(story, placed(story, data))
-    flat = unconstrain(story, batch, "local inference")
-    starts = range(0, len(batch[0]), ROWS)
+        start = local_normal(story, task, seed=seed, progress=progress)
+    flat = unconstrain(story, task.batch, "local inference")
+    starts = range(0, len(task), ROWS)
     found = []
 
     def all_steps() -> Iterator[None]:
         for first in starts:
             some = slice(first, first + ROWS)
-            parts = tuple(part[some] for part in batch)
+            parts = task.rows(some).batch
             q = _Free(LocalNormal(*(part[some] for part in start)), couplings if flat.size > 1 else 0, hidden, seed)
             densities = model_densities(story, parts, flat)
-            yield from ascend(q.parameters, q.elbo(densities), flat.size, steps, draws, lr, seed, tolerance)
+            yield from ascend(q.parameters, q.elbo(densities), flat.size, num_steps, particles, lr, seed, tolerance)
             found.append(q.flow())
 
-    with own_generators(), evaluating(story), hot_loop(), torch.backends.cudnn.flags(enabled=False):
-        for _ in track(all_steps(), "a flow for every datum", total=steps * len(starts), show=progress):
+    with task.running():
+        for _ in track(all_steps(), "a flow for every datum", total=num_steps * len(starts), show=progress):
             pass
     return LocalFlow(*(torch.cat(parts).detach() for parts in zip(*found, strict=True)))
 
@@ -184,82 +175,6 @@ class _Free:
             return (densities(u)[0] - log_q).mean(0)
 
         return of_noise
-
-
-def flow_sampling(
-    story: Story,
-    data: Batch,
-    particles: int = 1000,
-    seed: int = 0,
-    progress: bool = True,
-    *,
-    steps: int = 600,
-    target_error: float | None = None,
-    max_particles: int = 1_000_000,
-) -> Evidence:
-    """log p(x) by importance sampling from a flow fitted to every datum, a wider Normal, and the guide, in equal parts.
-
-    q = 1/3 (flow + Normal + guide): no weight is more than three times as heavy as under any of the three, so that a
-    tail which the flow cuts off, or a mode which the guide alone knows of, is still counted. A guide without a density
-    leaves the other two. Owen & Zhou 2000, https://doi.org/10.1080/01621459.2000.10473909
-
-    A stochastic lower bound; the ELBO beside it is that of the mixture. Arguments, streams and errors are those of
-    `importance` and `local_flow`.
-    """
-    budget = check_budget(Budget(particles, target_error, max_particles))
-    batch = placed(story, data)
-    with own_generators(), evaluating(story), torch.no_grad():
-        check_data(story, batch)
-        check_proper(story, as_seen(story, tuple(part[:1] for part in batch)))
-    start = local_normal(story, batch, seed=seed, progress=progress)
-    flow = local_flow(story, batch, steps, seed=seed, progress=progress, start=start)
-    return mixture_sampling(story, batch, flow, start, budget, seed, progress)
-
-
-def mixture_sampling(
-    story: Story,
-    batch: tuple[Tensor, ...],
-    flow: LocalFlow,
-    normal: LocalNormal,
-    budget: Budget,
-    seed: int,
-    progress: bool,
-) -> Evidence:
-    """What `flow_sampling` does, with flows and Normals that are there already."""
-    flat = unconstrain(story, as_seen(story, tuple(part[:1] for part in batch)), "local inference")
-    guided = has_density(story, batch)
-    method = "importance sampling from a flow and a Normal fitted to every datum" + (" and the guide" * guided)
-    weigh = partial(_weigh_mixture, flat=flat, guided=guided)
-    return estimate(story, batch, weigh, budget, seed, progress, method, (*normal, *flow))
-
-
-def has_density(story: Story, batch: tuple[Tensor, ...]) -> bool:
-    """Whether the guide has a density of the model's latents."""
-    try:
-        check_guide_density(story, as_seen(story, tuple(part[:1] for part in batch)))
-    except ValueError:
-        return False
-    return True
-
-
-def _weigh_mixture(
-    story: Story, datum: Batch, particles: int, *proposal: Tensor, flat: Unconstrained, guided: bool
-) -> Tensor:
-    batch, (loc, scale_tril) = tuple(datum), proposal[:2]
-    flow = LocalFlow(*proposal[2:])
-    normal = MultivariateNormal(loc, scale_tril=WIDENING * scale_tril, validate_args=False)
-    drawn = [flow.rsample(torch.randn(particles, *loc.shape).to(loc))[0], normal.sample((particles,))]
-    if guided:
-        drawn.append(flat.vector(draw(story, batch, particles).latents))
-    chosen = torch.randint(len(drawn), (particles,))
-    u = torch.stack(drawn)[chosen, torch.arange(particles)]  # (particles, 1, size)
-    log_q = [flow.log_prob(u), normal.log_prob(u)]
-    if guided:
-        log_p, log_guide = guide_densities(story, batch, flat)(u)
-        log_q.append(log_guide)
-    else:
-        log_p = model_densities(story, batch, flat)(u)[0]
-    return log_p - torch.stack(log_q).logsumexp(0) + math.log(len(log_q))
 
 
 def weigh_flow(story: Story, datum: Batch, particles: int, *proposal: Tensor, flat: Unconstrained) -> Tensor:

@@ -12,16 +12,17 @@ from pyro.infer.mcmc import MCMC, NUTS
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.chains import hmc, starts
-from ppvae.inference.checks import check_data, check_point_mass, check_proper, hot_loop
-from ppvae.inference.convergence import r_hat
-from ppvae.inference.laplace import climb, curvature, triangle
-from ppvae.inference.local import LocalNormal, local_normal
-from ppvae.inference.local_flow import local_flow, weigh_flow, weigh_normal
-from ppvae.inference.programs import as_seen, evaluating, placed
-from ppvae.inference.streams import Streams, begin_stream, keys, own_generators
-from ppvae.inference.unconstrained import Unconstrained, check_guide, model_densities, unconstrain
-from ppvae.inference.weights import draw, log_weights
+from ppvae.inference.posteriors.chains import hmc, starts
+from ppvae.inference.posteriors.convergence import r_hat
+from ppvae.inference.posteriors.local import LocalNormal, local_normal
+from ppvae.inference.posteriors.local_flow import local_flow, weigh_flow, weigh_normal
+from ppvae.inference.posteriors.newton import climb, curvature, triangle
+from ppvae.inference.program.checks import check_point_mass, check_proper, hot_loop
+from ppvae.inference.program.prepared import Prepared, prepared
+from ppvae.inference.program.streams import Streams, begin_stream, own_generators
+from ppvae.inference.program.traces import as_seen, evaluating
+from ppvae.inference.program.unconstrained import Unconstrained, check_guide, model_densities, unconstrain
+from ppvae.inference.program.weights import draw, guide_weights, log_weights
 from ppvae.progress import track
 
 Weigh = Callable[..., Tensor]
@@ -47,22 +48,31 @@ class Posterior:
 class Task(NamedTuple):
     """One decoder and the data whose latents are asked for: what every method is given."""
 
-    story: Story
-    batch: tuple[Tensor, ...]
+    data: Prepared
     flat: Unconstrained
     draws: int
     seed: int
     progress: bool
 
+    @property
+    def story(self) -> Story:
+        return self.data.story
+
     def names(self) -> list[bytes]:
-        return keys(self.batch, self.seed)
+        return self.data.keys(self.seed)
 
 
 Method = Callable[[Task], Posterior]
 
 
 def infer(
-    story: Story, data: Batch, method: str | Method, draws: int = 1000, seed: int = 0, progress: bool = True
+    story: Story,
+    data: Batch | Prepared,
+    method: str | Method,
+    *,
+    num_samples: int = 1000,
+    seed: int = 0,
+    progress: bool = True,
 ) -> Posterior:
     """p(z | x) of every datum by one method.
 
@@ -72,7 +82,7 @@ def infer(
         story: any object with `model` and `guide` whose latents are continuous.
         data: `(batch, features)`, or a tuple of tensors of equal length.
         method: a name of `METHODS`, or a function like those.
-        draws: to keep of every datum.
+        num_samples: to keep of every datum.
         seed: of the streams.
         progress: whether to show a bar.
 
@@ -80,70 +90,68 @@ def infer(
         ValueError: an unknown method; draws below 8; a latent that is discrete, lies on a curved set or outside the
             data plate; an improper prior; a point mass where a density is needed.
     """
-    if draws < 8:
-        raise ValueError(f"draws should be at least 8, got {draws}")
+    if num_samples < 8:
+        raise ValueError(f"draws should be at least 8, got {num_samples}")
     if isinstance(method, str) and method not in METHODS:
         raise ValueError(f"method should be one of {', '.join(METHODS)}, got {method}")
     found = METHODS[method] if isinstance(method, str) else method
-    batch = placed(story, data)
+    task = prepared(story, data)
+    check_proper(story, task.first)
     with own_generators(), torch.no_grad():
-        check_data(story, batch)
-        batch = as_seen(story, batch)
-        check_proper(story, tuple(part[:1] for part in batch))
-        flat = unconstrain(story, batch, method if isinstance(method, str) else "inference")
-        check_guide(story, batch)
+        flat = unconstrain(story, task.batch, method if isinstance(method, str) else "inference")
+        check_guide(story, task.batch)
     start = time.perf_counter()
     with own_generators(), evaluating(story), hot_loop():
-        posterior = found(Task(story, batch, flat, draws, seed, progress))
+        posterior = found(Task(task, flat, num_samples, seed, progress))
     return replace(posterior, seconds=time.perf_counter() - start)
 
 
 def amortised(task: Task) -> Posterior:
     """The guide as it is."""
-    check_point_mass(task.story, tuple(part[:1] for part in task.batch))
-    return _of_draws(_guide_draws(task, task.draws), log_weights)
+    check_point_mass(task.story, task.data.first)
+    return _of_draws(_guide_draws(task, task.draws), guide_weights)
 
 
-def semi_amortised(task: Task, steps: int = 10) -> Posterior:
+def semi_amortised(task: Task, num_steps: int = 10) -> Posterior:
     """A diagonal Normal, a few steps from the guide's answer. Kim et al. 2018, https://arxiv.org/abs/1802.02550"""
     u = _guide_draws(task, task.draws)
     start = LocalNormal(u.mean(0), torch.diag_embed(u.std(0)))
     if not bool((start.scale_tril.diagonal(dim1=-2, dim2=-1) > 0).all()):
-        check_point_mass(task.story, tuple(part[:1] for part in task.batch))
-    return _normal(task, _local(task, steps=steps, draws=32, covariance="diagonal", lr=0.1, start=start))
+        check_point_mass(task.story, task.data.first)
+    return _normal(task, _local(task, num_steps=num_steps, particles=32, covariance="diagonal", lr=0.1, start=start))
 
 
-def local_diagonal(task: Task, steps: int = 400) -> Posterior:
+def local_diagonal(task: Task, num_steps: int = 400) -> Posterior:
     """The diagonal Normal of every datum that maximises its own ELBO."""
-    return _normal(task, _local(task, steps=steps, draws=16, covariance="diagonal"))
+    return _normal(task, _local(task, num_steps=num_steps, particles=16, covariance="diagonal"))
 
 
-def local_full(task: Task, steps: int = 400) -> Posterior:
+def local_full(task: Task, num_steps: int = 400) -> Posterior:
     """The Normal of every datum, of any covariance, that maximises its own ELBO."""
-    return _normal(task, _local(task, steps=steps, draws=16))
+    return _normal(task, _local(task, num_steps=num_steps, particles=16))
 
 
-def flow(task: Task, steps: int = 600) -> Posterior:
+def flow(task: Task, num_steps: int = 600) -> Posterior:
     """The flow of every datum that maximises its own ELBO."""
-    found = local_flow(task.story, task.batch, steps, seed=task.seed, progress=task.progress)
+    found = local_flow(task.story, task.data, num_steps=num_steps, seed=task.seed, progress=task.progress)
     with torch.no_grad():
         u = found.rsample(Streams(task.names(), "posterior ", found.loc).normal(task.draws, task.flat.size))[0]
     return _of_draws(u, partial(weigh_flow, flat=task.flat), tuple(found))
 
 
-def laplace_normal(task: Task, steps: int = 20) -> Posterior:
+def laplace_normal(task: Task, newton_steps: int = 20) -> Posterior:
     """The Laplace approximation, in unbounded space, at the mode uphill of the guide's mean."""
     start, found = _guide_draws(task, 64).mean(0), []
     try:
         with torch.backends.cudnn.flags(enabled=False):
             for first in range(0, len(start), ROWS):
                 some = slice(first, first + ROWS)
-                densities = model_densities(task.story, tuple(part[some] for part in task.batch), task.flat)
+                densities = model_densities(task.story, task.data.rows(some).batch, task.flat)
 
                 def log_p(u: Tensor, at: Callable[[Tensor], tuple[Tensor, Tensor]] = densities) -> Tensor:
                     return at(u.unsqueeze(0))[0][0]
 
-                mode = climb(log_p, start[some], steps)
+                mode = climb(log_p, start[some], newton_steps)
                 found.append(LocalNormal(mode, triangle(curvature(log_p, mode)[1])))
     except RuntimeError as error:
         said = " ".join(str(error).split())
@@ -153,46 +161,54 @@ def laplace_normal(task: Task, steps: int = 20) -> Posterior:
 
 def resampled(task: Task) -> Posterior:
     """Draws from the guide, each kept as often as its weight says: sampling importance resampling. Rubin 1988"""
-    check_point_mass(task.story, tuple(part[:1] for part in task.batch))
+    check_point_mass(task.story, task.data.first)
     kept = []
     with torch.no_grad():
         for row, name in enumerate(task.names()):
             begin_stream(name, "resampled ")
-            datum = tuple(part[row : row + 1] for part in task.batch)
+            datum = task.data.datum(row)
             u = task.flat.vector(draw(task.story, datum, RESAMPLED_FROM * task.draws).latents)
             begin_stream(name, "resampled ")  # the very draws again, with their weights
-            weights = log_weights(task.story, datum, RESAMPLED_FROM * task.draws)[:, 0].double().softmax(0)
+            weights = log_weights(task.story, datum, particles=RESAMPLED_FROM * task.draws)[:, 0].double().softmax(0)
             kept.append(u[torch.multinomial(weights, task.draws, replacement=True)])
     return _of_draws(torch.cat(kept, dim=1), None)
 
 
-def hamiltonian(task: Task, chains: int = 4, warm_up: int = 300) -> Posterior:
+def hamiltonian(task: Task, num_chains: int = 4, num_warmup: int = 300) -> Posterior:
     """Hamiltonian Monte Carlo: `draws` in all, over the chains."""
-    each = max(4, -(-task.draws // chains))
-    found = hmc(task.story, task.batch, each, warm_up, chains, seed=task.seed, progress=task.progress)
+    each = max(4, -(-task.draws // num_chains))
+    found = hmc(
+        task.story,
+        task.data,
+        num_samples=each,
+        num_warmup=num_warmup,
+        num_chains=num_chains,
+        seed=task.seed,
+        progress=task.progress,
+    )
     return replace(_of_draws(_mixed(found.u), None), r_hat=found.r_hat)
 
 
-def no_u_turn(task: Task, chains: int = 2, warm_up: int = 100) -> Posterior:
+def no_u_turn(task: Task, num_chains: int = 2, num_warmup: int = 100) -> Posterior:
     """Pyro's own No-U-Turn sampler, a datum and a chain at a time: slow. Hoffman & Gelman 2014,
     https://arxiv.org/abs/1111.4246"""
-    each = max(4, -(-task.draws // chains))
+    each = max(4, -(-task.draws // num_chains))
     found = []
     for row, name in track(list(enumerate(task.names())), "nuts", show=task.progress):
-        datum = tuple(part[row : row + 1] for part in task.batch)
-        densities = model_densities(task.story, datum, task.flat)
+        datum = task.data.rows(slice(row, row + 1))
+        densities = model_densities(task.story, datum.batch, task.flat)
 
         def energy(at: dict[str, Tensor], of: Callable[[Tensor], tuple[Tensor, Tensor]] = densities) -> Tensor:
             return -of(at["u"].reshape(1, 1, -1))[0][0, 0]
 
-        start = starts(task.story, datum, task.flat, [name], chains)
+        start = starts(datum, task.flat, [name], num_chains)
         begin_stream(name, "nuts ")
         states = []
-        for chain in range(chains):
+        for chain in range(num_chains):
             sampler = MCMC(
                 NUTS(potential_fn=energy),
                 each,
-                warm_up,
+                num_warmup,
                 initial_params={"u": start[chain, 0]},
                 disable_progbar=True,
             )
@@ -218,7 +234,7 @@ METHODS: dict[str, Method] = {
 
 
 def _local(task: Task, **options: Any) -> LocalNormal:
-    return local_normal(task.story, task.batch, tolerance=0.002, seed=task.seed, progress=task.progress, **options)
+    return local_normal(task.story, task.data, tolerance=0.002, seed=task.seed, progress=task.progress, **options)
 
 
 def _normal(task: Task, q: LocalNormal) -> Posterior:
@@ -243,7 +259,7 @@ def _guide_draws(task: Task, draws: int) -> Tensor:
     drawn = []
     for row, name in enumerate(task.names()):
         begin_stream(name, "guide ")
-        latents = draw(task.story, tuple(part[row : row + 1] for part in task.batch), draws).latents
+        latents = draw(task.story, task.data.datum(row), draws).latents
         drawn.append(task.flat.vector(latents))
     return torch.cat(drawn, dim=1)
 

@@ -12,8 +12,9 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from ppvae.base import Story
-from ppvae.inference.evidence import NoDensity
-from ppvae.inference.programs import (
+from ppvae.inference.program.errors import NoDensity
+from ppvae.inference.program.streams import own_generators
+from ppvae.inference.program.traces import (
     Site,
     as_seen,
     check_plate,
@@ -25,7 +26,6 @@ from ppvae.inference.programs import (
     run,
     sample_sites,
 )
-from ppvae.inference.streams import own_generators
 
 REMEDIES = {
     type(constraints.boolean): "binarise the data (binarisation threshold, static or dynamic), or use a likelihood "

@@ -10,7 +10,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.programs import (
+from ppvae.inference.program.traces import (
     Site,
     evaluating,
     is_auxiliary,

@@ -13,7 +13,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppvae.base import Batch, Distribution, Story
-from ppvae.inference.programs import (
+from ppvae.inference.program.traces import (
     as_batch,
     check_measures,
     check_one_plate,
@@ -24,7 +24,7 @@ from ppvae.inference.programs import (
     sample_sites,
     support_of,
 )
-from ppvae.inference.weights import draw, joint_trace, log_weights, sum_sites
+from ppvae.inference.program.weights import draw, joint_trace, log_weights, sum_sites
 
 
 class _Widening(Messenger):
@@ -64,7 +64,7 @@ def widened_log_weights(story: Story, data: Batch, particles: int = 1, widening:
         ValueError: a guide none of whose latents can be widened.
     """
     wider = _Widening(widening)
-    log_w = log_weights(_GuideWithin(story, wider), data, particles)
+    log_w = log_weights(_GuideWithin(story, wider), data, particles=particles)
     if not wider.widened:
         raise ValueError(
             "widening needs a latent over unbounded reals, and this guide draws none: leave it out, or ask for a "

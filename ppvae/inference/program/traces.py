@@ -14,7 +14,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from ppvae.base import Batch, Story
+from ppvae.base import Batch, Story, optional
 
 PARTICLES = "_particles"
 Site = dict[str, Any]
@@ -37,7 +37,7 @@ def as_batch(data: Batch) -> tuple[Tensor, ...]:
 def batch_for(story: Story, x: Tensor, **others: Tensor | None) -> tuple[Tensor, ...]:
     """x, and of the others what the story's model names after it: `model(self, x, labels)` gets `labels`.
 
-    A library size goes to a likelihood that takes one, behind a mask of ones where nothing is missing.
+    A library size goes to a story that takes one, behind a mask of ones where nothing is missing.
 
     Raises:
         ValueError: the model needs what is not there.
@@ -45,7 +45,7 @@ def batch_for(story: Story, x: Tensor, **others: Tensor | None) -> tuple[Tensor,
     batch, names = [x], list(inspect.signature(story.model).parameters)[1:]
     if others.get("mask") is not None and "mask" not in names:
         raise ValueError(f"{type(story).__name__} takes no mask, so it cannot score data with missing values")
-    if getattr(getattr(story, "likelihood", None), "library", False):
+    if optional(story, "library"):
         others["mask"] = torch.ones_like(x, dtype=torch.bool) if others.get("mask") is None else others["mask"]
     else:
         others["library"] = None
@@ -61,14 +61,13 @@ def batch_for(story: Story, x: Tensor, **others: Tensor | None) -> tuple[Tensor,
 
 def scored(story: Story) -> str:
     """What a story's figures are of, where that is not p(x): they compare with their like only."""
-    if getattr(getattr(story, "likelihood", None), "library", False):
-        return "p(x | library size)"
-    return str(getattr(story, "scores", ""))
+    return str(optional(story, "scores"))
 
 
 def as_seen(story: Story, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The batch as the story's programs see it: one with missing values says by a method `seen` what stands there."""
-    return tuple(story.seen(*batch)) if hasattr(story, "seen") else batch
+    seen = optional(story, "seen")
+    return batch if seen is None else tuple(seen(*batch))
 
 
 def networks_of(story: Any) -> nn.Module:

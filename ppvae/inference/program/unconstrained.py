@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from ppvae.base import Story
-from ppvae.inference.evidence import NoDensity
-from ppvae.inference.programs import (
+from ppvae.inference.program.errors import NoDensity
+from ppvae.inference.program.proposals import guide_log_density
+from ppvae.inference.program.streams import own_generators
+from ppvae.inference.program.traces import (
     Site,
     evaluating,
     is_auxiliary,
@@ -21,9 +23,7 @@ from ppvae.inference.programs import (
     sample_sites,
     support_of,
 )
-from ppvae.inference.proposals import guide_log_density
-from ppvae.inference.streams import own_generators
-from ppvae.inference.weights import joint_trace, sum_sites
+from ppvae.inference.program.weights import joint_trace, sum_sites
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.programs import (
+from ppvae.inference.program.traces import (
     as_batch,
     check_measures,
     check_one_plate,
@@ -63,7 +63,7 @@ def _check_auxiliary(sites: list[Any]) -> None:
         )
 
 
-def log_joint(story: Story, data: Batch, latents: dict[str, Tensor], particles: int | None = None) -> Tensor:
+def log_joint(story: Story, data: Batch, latents: dict[str, Tensor], *, particles: int | None = None) -> Tensor:
     """log p(x, z), `(particles, batch)` nats, at given values of the latent sites.
 
     Args:
@@ -135,7 +135,7 @@ def weigh(story: Story, data: Batch, particles: int, scaled: bool = False) -> tu
     )
 
 
-def log_weights(story: Story, data: Batch, particles: int = 1) -> Tensor:
+def log_weights(story: Story, data: Batch, *, particles: int = 1) -> Tensor:
     """log w = log p(x, z) - log q(z | x) with z drawn from the guide: `(particles, batch)`, nats.
 
     Everything else is a reduction of these: their mean over particles is the ELBO, their log-mean-exp the importance
@@ -153,6 +153,11 @@ def log_weights(story: Story, data: Batch, particles: int = 1) -> Tensor:
             a part is taken; a latent site of the model that the guide does not draw, or one more.
     """
     return weigh(story, data, particles)[0]
+
+
+def guide_weights(story: Story, datum: Batch, particles: int) -> Tensor:
+    """`log_weights` as estimates call what they weigh by."""
+    return log_weights(story, datum, particles=particles)
 
 
 def log_mean_exp(log_w: Tensor) -> Tensor:

@@ -4,11 +4,11 @@ Each takes a network from `(..., features)` to `(..., latent * outputs)`, where 
 of network outputs per latent element; where `outputs` is a method, `outputs(latent)` is how many in all.
 """
 
-from ppvae.models.guides.discrete import GumbelSoftmax, OneHotCategorical
-from ppvae.models.guides.flows import InverseAutoregressiveFlow, NeuralSpline, Sylvester
-from ppvae.models.guides.normal import DiagonalNormal, FullNormal, LowRankNormal, NormalMixture
-from ppvae.models.guides.point import PointMass
-from ppvae.models.guides.sphere import VonMisesFisher
+from ppvae.models.encoders.discrete import GumbelSoftmax, OneHotCategorical
+from ppvae.models.encoders.flows import InverseAutoregressiveFlow, NeuralSpline, Sylvester
+from ppvae.models.encoders.normal import DiagonalNormal, FullNormal, LowRankNormal, NormalMixture
+from ppvae.models.encoders.point import PointMass
+from ppvae.models.encoders.sphere import VonMisesFisher
 
 __all__ = [
     "DiagonalNormal",

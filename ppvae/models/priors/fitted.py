@@ -2,7 +2,6 @@
 
 import pyro.distributions as dist
 import torch
-from sklearn.mixture import GaussianMixture as Fitter
 from torch import Tensor, nn
 
 from ppvae.base import Distribution
@@ -63,6 +62,8 @@ def ex_post(codes: Tensor, components: int = 10, seed: int = 0) -> ExPost:
     centre, spread = rows.mean(0), rows.std(0, correction=0)
     size = torch.where(centre == 0, torch.ones_like(centre), centre.abs())
     spread = torch.where(spread > 10 * torch.finfo(codes.dtype).eps * centre.abs(), spread, size)  # all but rounding
+    from sklearn.mixture import GaussianMixture as Fitter
+
     fit = Fitter(components, reg_covar=1e-6, max_iter=1000, random_state=seed).fit(
         ((rows - centre) / spread).expand(max(2, len(rows)), -1).numpy()
     )

@@ -57,8 +57,8 @@ class VampPrior(nn.Module):
     Raises:
         ValueError: when called, for an encoder whose distribution is a point mass.
 
-    >>> from ppvae.models import guides
-    >>> prior = VampPrior(2, guides.DiagonalNormal(torch.nn.Linear(3, 4)), features=3, components=5)
+    >>> from ppvae.models import encoders
+    >>> prior = VampPrior(2, encoders.DiagonalNormal(torch.nn.Linear(3, 4)), features=3, components=5)
     >>> prior().sample().shape, sorted(prior.state_dict())
     (torch.Size([2]), ['inputs', 'logits'])
     """

@@ -7,8 +7,8 @@ from scipy import stats
 from stories import fingerprint
 
 from ppvae.inference import calibration
-from ppvae.inference.calibration import Calibration, rank, uniform_p_value
-from ppvae.known import LinearGaussian
+from ppvae.inference.diagnostics.calibration import Calibration, rank, uniform_p_value
+from ppvae.selfcheck.analytic import LinearGaussian
 
 
 def test_ranks_count_the_draws_below_the_truth():
@@ -36,7 +36,9 @@ def test_p_values_are_uniform_where_the_posterior_is_right():
 )
 def test_a_guide_that_is_off_is_told_from_one_that_is_exact(widen, shift, right):
     known = LinearGaussian()
-    found = calibration(known.story(widen, shift), known.data(20), "amortised", 400, 99, progress=False)
+    found = calibration(
+        known.story(widen, shift), known.data(20), "amortised", num_simulations=400, num_samples=99, progress=False
+    )
     assert found.ranks.shape == (400, 2)
     assert (found.worst > 0.01) == right
     middle = ((found.ranks > 25) & (found.ranks < 75)).double().mean()
@@ -46,20 +48,22 @@ def test_a_guide_that_is_off_is_told_from_one_that_is_exact(widen, shift, right)
 
 def test_a_method_that_misses_a_mode_is_caught():
     story, x = two_planes()
-    assert calibration(story, x, "amortised", 200, 99, progress=False).worst < 1e-6
-    assert calibration(story, x, "local full", 60, 99, progress=False).worst < 1e-3
+    assert calibration(story, x, "amortised", num_simulations=200, num_samples=99, progress=False).worst < 1e-6
+    assert calibration(story, x, "local full", num_simulations=60, num_samples=99, progress=False).worst < 1e-3
 
 
 def test_it_changes_nothing_and_comes_again():
     known = LinearGaussian()
     story, x = known.story(), known.data(5)
     before = fingerprint(story)
-    one = calibration(story, x, "amortised", 40, 99, progress=False)
+    one = calibration(story, x, "amortised", num_simulations=40, num_samples=99, progress=False)
     assert fingerprint(story) == before
     torch.randn(3)
-    assert torch.equal(one.ranks, calibration(story, x, "amortised", 40, 99, progress=False).ranks)
+    assert torch.equal(
+        one.ranks, calibration(story, x, "amortised", num_simulations=40, num_samples=99, progress=False).ranks
+    )
     with pytest.raises(ValueError, match="at least 20 simulations, got 19"):
-        calibration(story, x, "amortised", 19, progress=False)
+        calibration(story, x, "amortised", num_simulations=19, progress=False)
 
 
 def test_of_many_draws_evenly_spread_ones_are_ranked_among():

@@ -5,22 +5,22 @@ from dataclasses import replace
 
 import pytest
 import torch
+from correlated import correlated
 from planes import banana, by_quadrature
 from stories import fingerprint
-from test_local import correlated
 
 from ppvae.inference import gaps, generalisation
-from ppvae.inference.evidence import COLUMNS, Evidence
-from ppvae.inference.gaps import Difference, Gaps, family_of, paired
-from ppvae.known import LinearGaussian
-from ppvae.models import VAE, assemble, guides, likelihoods, priors
+from ppvae.inference.diagnostics.gaps import Difference, Gaps, family_of, paired
+from ppvae.inference.evidence.evidence import COLUMNS, Evidence
+from ppvae.models import VAE, assemble, encoders, likelihoods, priors
+from ppvae.selfcheck.analytic import LinearGaussian
 
 
 def test_an_exact_family_has_an_amortisation_gap_alone():
     known = LinearGaussian()
     x, story = known.data(16), known.story(widen=1.4, shift=0.1)
     before = fingerprint(story)
-    found = gaps(story, x, steps=200, flow_steps=100, progress=False)
+    found = gaps(story, x, num_steps=200, num_flow_steps=100, progress=False)
     assert fingerprint(story) == before
     by_name = {gap.name: gap for gap in found.summary()}
     assert abs(by_name["amortisation gap"].mean - known.gap(1.4, 0.1)) < 4 * by_name["amortisation gap"].error
@@ -38,7 +38,7 @@ def test_an_exact_family_has_an_amortisation_gap_alone():
 def test_a_diagonal_familys_approximation_gap_is_that_of_its_precisions(rows, flow_steps):
     """min KL(q || p) over diagonal q: 1/2 (sum log P_ii - log det P), with P the posterior's precision."""
     story, x, _, precision = correlated()
-    found = gaps(story, x[:rows], flow_steps=flow_steps, progress=False)
+    found = gaps(story, x[:rows], num_flow_steps=flow_steps, progress=False)
     truth = 0.5 * (precision.diagonal().log().sum() - precision.logdet()).item()
     gap = {gap.name: gap for gap in found.summary()}["approximation gap"]
     assert truth > 0.5
@@ -51,7 +51,7 @@ def test_a_diagonal_familys_approximation_gap_is_that_of_its_precisions(rows, fl
 def test_a_banana_has_less_of_a_gap_beyond_a_flow(particles, flow_steps):
     story, x = banana()
     log_p, _, _ = by_quadrature(story, x)
-    found = gaps(story, x, particles, flow_steps=flow_steps, progress=False)
+    found = gaps(story, x, particles=particles, num_flow_steps=flow_steps, progress=False)
     assert ((found.log_p.estimate - log_p).abs() < 4 * found.log_p.standard_error + 0.005).all()
     assert (found.approximation > 0.15).all()
     error = (found.flow.elbo_standard_error.square() + found.diagonal.elbo_standard_error.square()).sqrt()
@@ -63,7 +63,7 @@ def test_a_banana_has_less_of_a_gap_beyond_a_flow(particles, flow_steps):
 def test_no_datum_depends_on_the_others():
     known = LinearGaussian()
     x, story = known.data(4), known.story(widen=1.4, shift=0.3)
-    options = {"particles": 50, "steps": 40, "flow_steps": 40, "progress": False}
+    options = {"particles": 50, "num_steps": 40, "num_flow_steps": 40, "progress": False}
     whole, alone = gaps(story, x, **options), gaps(story, x[1:2], **options)
     for name in ("approximation", "amortisation", "beyond_flow"):
         torch.testing.assert_close(getattr(whole, name)[1:2], getattr(alone, name), atol=1e-7, rtol=0)
@@ -81,7 +81,7 @@ def test_a_difference_within_two_errors_is_unresolved():
 
 def test_data_that_were_not_fitted_to_have_gaps_of_their_own():
     known = LinearGaussian()
-    options = {"particles": 200, "steps": 60, "flow_steps": 40, "progress": False}
+    options = {"particles": 200, "num_steps": 60, "num_flow_steps": 40, "progress": False}
     story = known.story(widen=1.3)
     train, test = (gaps(story, known.data(12, seed), **options) for seed in (1, 2))
     rows = {row.name: row for row in generalisation(train, test)}
@@ -91,7 +91,7 @@ def test_data_that_were_not_fitted_to_have_gaps_of_their_own():
 
 def test_the_family_is_read_off_the_guide():
     x = torch.zeros(1, 5)
-    families = {guides.DiagonalNormal: "diagonal", guides.FullNormal: "full"}
+    families = {encoders.DiagonalNormal: "diagonal", encoders.FullNormal: "full"}
     for guide, family in families.items():
         story = assemble(priors.StandardNormal, likelihoods.Normal, guide, shape=(5,), latent=3)
         assert isinstance(story, VAE)

@@ -6,11 +6,13 @@ from torch import nn
 
 from ppvae import networks
 from ppvae.compilation import steps
-from ppvae.inference import blocks, importance, prior_sampling, refined_sampling
-from ppvae.inference.blocks import Budget, estimate, rounded, sizes
-from ppvae.inference.weights import log_weights
-from ppvae.known import LinearGaussian
-from ppvae.models import VAE, guides, likelihoods, priors
+from ppvae.inference import importance, prior_sampling, refined_sampling
+from ppvae.inference.evidence import blocks
+from ppvae.inference.evidence.blocks import Budget, estimate, rounded, sizes
+from ppvae.inference.program.prepared import prepared
+from ppvae.inference.program.weights import log_weights
+from ppvae.models import VAE, encoders, likelihoods, priors
+from ppvae.selfcheck.analytic import LinearGaussian
 
 
 def test_sizes_cover_the_particles_and_are_few():
@@ -27,7 +29,7 @@ def test_sizes_cover_the_particles_and_are_few():
 def small_story(hidden=8):
     torch.manual_seed(0)
     decoder, encoder = networks.mlp(2, [hidden], 5), networks.mlp(5, [8], 4)
-    return VAE(priors.StandardNormal(2), likelihoods.Bernoulli(decoder), guides.DiagonalNormal(encoder))
+    return VAE(priors.StandardNormal(2), likelihoods.Bernoulli(decoder), encoders.DiagonalNormal(encoder))
 
 
 def test_a_block_takes_no_more_memory_than_it_may(monkeypatch):
@@ -37,9 +39,9 @@ def test_a_block_takes_no_more_memory_than_it_may(monkeypatch):
 
     def weigh(story, datum, particles):
         asked.append(particles)
-        return log_weights(story, datum, particles)
+        return log_weights(story, datum, particles=particles)
 
-    options = (story, (x,), weigh, Budget(4000), 0, False, "by hand")
+    options = (prepared(story, (x,)), weigh, Budget(4000), 0, False, "by hand")
     whole = estimate(*options)
     assert asked[2:] == [4000, 4000]  # after two of a few, by which the memory is told
     monkeypatch.setattr(blocks, "MEMORY", 2**23)
@@ -58,11 +60,13 @@ def test_figures_are_those_of_ordinary_python(way, monkeypatch):
     x, story = known.data(2), known.story(widen=1.3)
 
     estimators = {
-        "importance": lambda: importance(story, x, 300, progress=False),
-        "defensive": lambda: importance(story, x, 300, defensive=0.2, progress=False),
-        "to a target": lambda: importance(story, x, 100, target_error=0.05, progress=False),
-        "prior_sampling": lambda: prior_sampling(story, x, 300, progress=False),
-        "refined_sampling": lambda: refined_sampling(story, x, 300, steps=5, guide_share=0.3, progress=False),
+        "importance": lambda: importance(story, x, particles=300, progress=False),
+        "defensive": lambda: importance(story, x, particles=300, defensive=0.2, progress=False),
+        "to a target": lambda: importance(story, x, particles=100, target_error=0.05, progress=False),
+        "prior_sampling": lambda: prior_sampling(story, x, particles=300, progress=False),
+        "refined_sampling": lambda: refined_sampling(
+            story, x, particles=300, num_steps=5, guide_share=0.3, progress=False
+        ),
     }
     chosen = estimators if way == "replayed" else {"importance": estimators["importance"]}
     plain = {name: estimator() for name, estimator in chosen.items()}
@@ -96,11 +100,15 @@ def test_what_cannot_be_traced_is_weighed_as_it_is(monkeypatch):
             out = super().forward(z)
             return out if out.sum() > 0 else out + 0.0
 
-    story = VAE(priors.StandardNormal(2), likelihoods.Bernoulli(Deciding(2, 5)), guides.DiagonalNormal(nn.Linear(5, 4)))
+    story = VAE(
+        priors.StandardNormal(2), likelihoods.Bernoulli(Deciding(2, 5)), encoders.DiagonalNormal(nn.Linear(5, 4))
+    )
     x = torch.bernoulli(torch.full((20, 5), 0.4))
-    found = importance(story, x, 50, progress=False)  # neither an error nor a word
+    found = importance(story, x, particles=50, progress=False)  # neither an error nor a word
     assert found.estimate.isfinite().all()
-    torch.testing.assert_close(found.rows(slice(3, 4)).estimate, importance(story, x[3:4], 50, progress=False).estimate)
+    torch.testing.assert_close(
+        found.rows(slice(3, 4)).estimate, importance(story, x[3:4], particles=50, progress=False).estimate
+    )
 
 
 def test_the_final_draws_are_not_the_pilots():
@@ -111,7 +119,7 @@ def test_the_final_draws_are_not_the_pilots():
         drawn.append(torch.randn(particles, 1).double())
         return drawn[-1]
 
-    estimate(small_story(), (torch.ones(1, 5),), weigh, Budget(128, target_error=1.0), 0, False, "by hand")
+    estimate(prepared(small_story(), torch.ones(1, 5)), weigh, Budget(128, target_error=1.0), 0, False, "by hand")
     pilot, final = drawn[2:]  # after two of a few, by which the memory is told
     assert len(pilot) == len(final) == 128
     assert not torch.isin(pilot, final).any()
@@ -123,6 +131,6 @@ def test_two_pilots_of_one_size_draw_anew(monkeypatch):
     monkeypatch.setattr(blocks, "begin_stream", lambda key, label: begun.append((key, label)) or begin(key, label))
     known = LinearGaussian()
     options = {"target_error": 0.03, "max_particles": 5000, "progress": False}
-    importance(known.story(widen=2.0), known.data(2), 4, **options)
+    importance(known.story(widen=2.0), known.data(2), particles=4, **options)
     assert sum("pilot 1 " in label for _, label in begun) >= 2  # there were several pilots
     assert len(set(begun)) == len(begun)

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from ppvae.inference.evidence import COLUMNS, Evidence, assemble
-from ppvae.inference.tally import reduce
+from ppvae.inference.evidence.evidence import COLUMNS, Evidence, assemble
+from ppvae.inference.evidence.tally import reduce
 
 LOWER, UPPER, CUBO = "stochastic lower bound", "stochastic upper bound", "upper bound, estimated from below"
 

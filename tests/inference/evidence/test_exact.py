@@ -10,10 +10,11 @@ import torch
 from stories import Written, gamma_story, number, one_latent
 from torch import nn
 
-from ppvae.inference import closed_form, exact, importance
-from ppvae.known import Enumerable, LinearGaussian, TwoLayers
-from ppvae.models import VAE, Autoencoder, assemble, guides, likelihoods, linear, priors
+from ppvae.inference import exact, importance
+from ppvae.inference.evidence import exact as exact_module
+from ppvae.models import VAE, Autoencoder, assemble, encoders, likelihoods, linear, priors
 from ppvae.models.missing import masked
+from ppvae.selfcheck.analytic import Enumerable, LinearGaussian, TwoLayers
 
 
 def test_a_linear_gaussian_story_whatever_its_guide():
@@ -64,7 +65,7 @@ def test_an_enumerable_story_is_its_sum(monkeypatch):
     evidence = exact(story, x)
     torch.testing.assert_close(evidence.estimate, story.log_evidence(x).detach(), atol=1e-12, rtol=0)
     assert evidence.method == "a sum over its discrete latents"
-    monkeypatch.setattr(closed_form, "AT_ONCE", 7)  # two data at a time
+    monkeypatch.setattr(exact_module, "AT_ONCE", 7)  # two data at a time
     assert torch.equal(exact(story, x).estimate, evidence.estimate)
 
 
@@ -119,14 +120,14 @@ def test_a_matrix_of_categoricals():
 
 
 def test_one_hot_latents_of_the_package():
-    story = assemble(priors.OneHot, likelihoods.Bernoulli, guides.OneHotCategorical, shape=(4,), latent=3).double()
+    story = assemble(priors.OneHot, likelihoods.Bernoulli, encoders.OneHotCategorical, shape=(4,), latent=3).double()
     x = torch.bernoulli(torch.full((6, 4), 0.5)).double()
     z = torch.eye(3).double()
     terms = story.prior().log_prob(z).unsqueeze(-1) + story.likelihood(z.unsqueeze(1)).log_prob(x)
     evidence = exact(story, x)
     torch.testing.assert_close(evidence.estimate, terms.logsumexp(0).detach())
     assert evidence.measure == "mass"
-    sampled = importance(story, x, 3000, progress=False)
+    sampled = importance(story, x, particles=3000, progress=False)
     assert ((sampled.estimate - evidence.estimate).abs() < 4 * sampled.standard_error + 1e-9).all()
 
 
@@ -135,9 +136,9 @@ def test_a_density_that_is_no_quadratic_is_refused(story):
     x = torch.randn(4, 3).double()
     decoder = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3))
     made = {
-        "decoder": VAE(priors.StandardNormal(2), likelihoods.Normal(decoder), guides.DiagonalNormal(nn.Linear(3, 4))),
+        "decoder": VAE(priors.StandardNormal(2), likelihoods.Normal(decoder), encoders.DiagonalNormal(nn.Linear(3, 4))),
         "prior": VAE(
-            priors.StudentT(2, df=5.0), likelihoods.Normal(nn.Linear(2, 3)), guides.DiagonalNormal(nn.Linear(3, 4))
+            priors.StudentT(2, df=5.0), likelihoods.Normal(nn.Linear(2, 3)), encoders.DiagonalNormal(nn.Linear(3, 4))
         ),
     }
     found, x = gamma_story()[:2] if story == "gamma" else (made[story].double(), x)
@@ -150,7 +151,7 @@ def test_a_decoder_that_is_nearly_linear_is_refused_too():
         def forward(self, z):
             return dist.Normal(z.sum(-1, keepdim=True) + 1e-4 * z[..., :1] ** 2, 1.0).to_event(1)
 
-    story = VAE(priors.StandardNormal(2), Bent(), guides.DiagonalNormal(nn.Linear(1, 4))).double()
+    story = VAE(priors.StandardNormal(2), Bent(), encoders.DiagonalNormal(nn.Linear(1, 4))).double()
     with pytest.raises(ValueError, match="quadratic"):
         exact(story, torch.randn(5, 1).double())
 
@@ -223,7 +224,7 @@ def test_a_factor_of_the_model_is_said():
 
 
 def test_a_flat_prior_has_no_evidence():
-    story = VAE(priors.Flat(2), likelihoods.Normal(nn.Linear(2, 5)), guides.DiagonalNormal(nn.Linear(5, 4)))
+    story = VAE(priors.Flat(2), likelihoods.Normal(nn.Linear(2, 5)), encoders.DiagonalNormal(nn.Linear(5, 4)))
     with pytest.raises(ValueError, match="needs a proper prior"):
         exact(story, torch.zeros(3, 5))
 

@@ -9,8 +9,8 @@ import torch
 import xarray
 
 from ppvae.inference import importance
-from ppvae.inference.export import UNITS, to_datatree
-from ppvae.known import LinearGaussian
+from ppvae.inference.evidence.export import UNITS, to_datatree
+from ppvae.selfcheck.analytic import LinearGaussian
 
 
 @pytest.fixture

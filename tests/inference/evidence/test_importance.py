@@ -12,22 +12,15 @@ from stories import number, off_from_one, one_latent
 from torch import nn
 
 from ppvae import networks
-from ppvae.inference import (
-    Evidence,
-    blocks,
-    importance,
-    log_mean_exp,
-    log_weights,
-    prior_sampling,
-    upper_bound,
-)
-from ppvae.inference.blocks import BLOCK, LEAST, Budget, needed, rounded, sizes
-from ppvae.inference.evidence import COLUMNS
-from ppvae.inference.importance import draws
-from ppvae.inference.tally import Tally
-from ppvae.inference.weights import effective_sample_size, standard_error
-from ppvae.known import LinearGaussian
-from ppvae.models import VAE, Autoencoder, assemble, guides, likelihoods, priors
+from ppvae.inference import Evidence, importance, log_mean_exp, log_weights, prior_sampling, upper_bound
+from ppvae.inference.evidence import blocks
+from ppvae.inference.evidence.blocks import BLOCK, LEAST, Budget, needed, rounded, sizes
+from ppvae.inference.evidence.evidence import COLUMNS
+from ppvae.inference.evidence.importance import draws
+from ppvae.inference.evidence.tally import Tally
+from ppvae.inference.program.weights import effective_sample_size, standard_error
+from ppvae.models import VAE, Autoencoder, assemble, encoders, likelihoods, priors
+from ppvae.selfcheck.analytic import LinearGaussian
 
 
 def test_exact_guide_gives_the_evidence_without_error():
@@ -104,7 +97,7 @@ def small_story():
     return VAE(
         priors.StandardNormal(2),
         likelihoods.Bernoulli(networks.mlp(2, [8], 5)),
-        guides.DiagonalNormal(encoder),
+        encoders.DiagonalNormal(encoder),
     )
 
 
@@ -112,47 +105,47 @@ def small_story():
 def test_a_figure_depends_on_its_datum_alone(particles):
     """Not on the other data, nor their order, nor what was drawn before."""
     story, x = small_story(), torch.bernoulli(torch.full((7, 5), 0.4)).unique(dim=0)
-    whole = importance(story, x, particles)
+    whole = importance(story, x, particles=particles)
     torch.randn(17)
     order = torch.randperm(len(x))
-    shuffled = importance(story, x[order], particles)
+    shuffled = importance(story, x[order], particles=particles)
     for name in ("estimate", "standard_error", "ess", "pareto_k", "elbo"):
         assert torch.equal(getattr(whole, name)[order].nan_to_num(), getattr(shuffled, name).nan_to_num()), name
-    assert torch.equal(importance(story, x[2:3], particles).estimate, whole.estimate[2:3])
-    assert not torch.equal(importance(story, x, particles, seed=1).estimate, whole.estimate)
+    assert torch.equal(importance(story, x[2:3], particles=particles).estimate, whole.estimate[2:3])
+    assert not torch.equal(importance(story, x, particles=particles, seed=1).estimate, whole.estimate)
 
 
 def test_blocks_of_particles_draw_from_different_streams(monkeypatch):
     known = LinearGaussian()
     x, story = known.data(3), known.story(widen=1.4)
     monkeypatch.setattr(blocks, "BLOCK", 100)
-    many = importance(story, x, 4000)
+    many = importance(story, x, particles=4000)
     assert ((many.estimate - known.marginal().log_prob(x)).abs() < 4 * many.standard_error).all()
-    one = importance(story, x, 100)
+    one = importance(story, x, particles=100)
     assert not torch.allclose(many.estimate, one.estimate, atol=1e-3)  # not the first block forty times
 
 
 def test_a_point_mass_is_no_proposal():
     story = Autoencoder(priors.StandardNormal(2), likelihoods.Normal(nn.Linear(2, 5)), nn.Linear(5, 2))
     with pytest.raises(ValueError, match=r"'z' has a point mass.*DiagonalNormal"):
-        importance(story, torch.zeros(3, 5), 10)
-    assert prior_sampling(story, torch.zeros(3, 5), 10).estimate.isfinite().all()
+        importance(story, torch.zeros(3, 5), particles=10)
+    assert prior_sampling(story, torch.zeros(3, 5), particles=10).estimate.isfinite().all()
 
 
 def test_an_improper_prior_cannot_be_drawn_from():
     story = Autoencoder(priors.Flat(2), likelihoods.Normal(nn.Linear(2, 5)), nn.Linear(5, 2))
     with pytest.raises(ValueError, match="needs a proper prior"):
-        prior_sampling(story, torch.zeros(3, 5), 10)
+        prior_sampling(story, torch.zeros(3, 5), particles=10)
 
 
 @pytest.mark.parametrize("estimate", [importance, prior_sampling])
 def test_no_particles_is_refused(estimate):
     with pytest.raises(ValueError, match="particles should be at least 1, got 0"):
-        estimate(small_story(), torch.zeros(3, 5), 0)
+        estimate(small_story(), torch.zeros(3, 5), particles=0)
 
 
 def test_one_particle_and_one_datum_say_that_they_have_no_error():
-    evidence = importance(small_story(), torch.zeros(1, 5), 1)
+    evidence = importance(small_story(), torch.zeros(1, 5), particles=1)
     assert evidence.standard_error.isinf().all()
     assert math.isnan(evidence.summary()["sampling_error"])
     assert evidence.verdict().startswith("unchecked")
@@ -190,22 +183,22 @@ def test_equal_data_have_draws_of_their_own():
 
 def test_a_normal_likelihood_of_counts_is_a_density():
     known = LinearGaussian()
-    assert importance(known.story(), known.data(2), 30).measure == "density"
-    assert importance(small_story(), torch.zeros(2, 5), 30).measure == "mass"
-    assert "of a mass" in str(importance(small_story(), torch.zeros(2, 5), 30))
+    assert importance(known.story(), known.data(2), particles=30).measure == "density"
+    assert importance(small_story(), torch.zeros(2, 5), particles=30).measure == "mass"
+    assert "of a mass" in str(importance(small_story(), torch.zeros(2, 5), particles=30))
 
 
 def test_a_flat_prior_has_no_evidence():
-    story = VAE(priors.Flat(2), likelihoods.Normal(nn.Linear(2, 5)), guides.DiagonalNormal(nn.Linear(5, 4)))
+    story = VAE(priors.Flat(2), likelihoods.Normal(nn.Linear(2, 5)), encoders.DiagonalNormal(nn.Linear(5, 4)))
     with pytest.raises(ValueError, match="needs a proper prior"):
-        importance(story, torch.zeros(3, 5), 10)
+        importance(story, torch.zeros(3, 5), particles=10)
 
 
 def test_data_that_cannot_be_scored_are_refused_whatever_pyros_validation():
     with pyro.validation_enabled(False), pytest.raises(ValueError, match="binarise"):
-        importance(small_story(), torch.full((3, 5), 0.5), 10)
+        importance(small_story(), torch.full((3, 5), 0.5), particles=10)
     with pytest.raises(ValueError, match="finite"):
-        importance(small_story(), torch.full((3, 5), torch.nan), 10)
+        importance(small_story(), torch.full((3, 5), torch.nan), particles=10)
 
 
 def test_a_plain_object_is_evaluated_as_a_module_is():
@@ -218,7 +211,7 @@ def test_a_plain_object_is_evaluated_as_a_module_is():
 
     story, x = small_story(), torch.bernoulli(torch.full((4, 5), 0.4))
     before = {name: value.clone() for name, value in story.state_dict().items()}
-    assert torch.equal(importance(Plain(story), x, 30).estimate, importance(story, x, 30).estimate)
+    assert torch.equal(importance(Plain(story), x, particles=30).estimate, importance(story, x, particles=30).estimate)
     assert all(torch.equal(value, before[name]) for name, value in story.state_dict().items())
     assert story.training
 
@@ -231,7 +224,7 @@ def test_a_factor_of_the_model_is_named():
                 pyro.factor("penalty", torch.ones(()))
 
     with pytest.raises(ValueError, match="one plate at dim -1"):
-        importance(Penalised(), torch.zeros(3), 30)
+        importance(Penalised(), torch.zeros(3), particles=30)
 
     class InPlate(Enumerable):
         def model(self, x):
@@ -240,27 +233,27 @@ def test_a_factor_of_the_model_is_named():
                 pyro.factor("penalty", k * 0.0)
                 pyro.sample("x", dist.Normal(self.loc[k], 1.0), obs=x)
 
-    assert "'penalty' leaves unnormalised" in importance(InPlate(), torch.zeros(3), 30).method
+    assert "'penalty' leaves unnormalised" in importance(InPlate(), torch.zeros(3), particles=30).method
 
 
 def test_a_table_of_unlike_columns_has_a_measure_of_its_own():
     parts = (priors.StandardNormal, partial(likelihoods.Heterogeneous, columns=["normal", "bernoulli"]))
-    story = assemble(*parts, guides.DiagonalNormal, shape=(2,), latent=1)
+    story = assemble(*parts, encoders.DiagonalNormal, shape=(2,), latent=1)
     x = torch.tensor([[0.3, 1.0], [-0.5, 0.0]])
-    assert importance(story, x, 5, progress=False).measure == "density, in columns 1 mass"
+    assert importance(story, x, particles=5, progress=False).measure == "density, in columns 1 mass"
 
 
 def test_every_block_has_a_stream_of_its_own():
     """Figures come out the same whatever the way: the seed is of the block's start, seed, count and datum."""
     known = LinearGaussian()
     x, story = known.data(2), known.story(widen=1.4)
-    found = importance(story, x, 5000, seed=3, progress=False)
+    found = importance(story, x, particles=5000, seed=3, progress=False)
     for row in range(2):
         tally = Tally(5000)
         for start, size in ((0, 2500), (2500, 2500)):
             key = f"{start} 3 0 ".encode() + x[row].numpy().tobytes()
             torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1)
-            tally.add(log_weights(story, x[row : row + 1], size).detach())
+            tally.add(log_weights(story, x[row : row + 1], particles=size).detach())
         assert torch.equal(found.estimate[row], tally.log_mean_exp()[0])
 
 
@@ -279,7 +272,7 @@ def unequal(rows=60):
 def test_with_a_target_every_datum_gets_what_it_needs():
     story, x, truth = unequal()
     target = 0.03
-    evidence = importance(story, x, 200, target_error=target, progress=False)
+    evidence = importance(story, x, particles=200, target_error=target, progress=False)
     reached = (evidence.standard_error <= target).double().mean()
     assert reached >= 0.9
     assert ((evidence.estimate - truth).abs() < 4.5 * evidence.standard_error).all()
@@ -290,7 +283,7 @@ def test_with_a_target_every_datum_gets_what_it_needs():
     assert evidence.target_error == target
     # the same worst error from one K for all takes many more
     most = int(evidence.particles.max())
-    fixed = importance(story, x, most, progress=False)
+    fixed = importance(story, x, particles=most, progress=False)
     assert fixed.standard_error.max() > 0.8 * target
     assert evidence.particles.sum() < 0.6 * most * len(x)
 
@@ -329,7 +322,7 @@ def test_counts_that_are_chosen_by_pilots_leave_the_estimate_unbiased():
 def test_an_adaptive_estimate_is_unbiased():
     known = LinearGaussian()
     x, story = known.data(3).repeat(100, 1), known.story(widen=0.8)
-    evidence = importance(story, x, 20, target_error=0.12, progress=False)
+    evidence = importance(story, x, particles=20, target_error=0.12, progress=False)
     log_ratio = evidence.estimate - known.log_evidence(x)
     assert abs(off_from_one(log_ratio)) < 4
     assert log_ratio.expm1().std() / 300**0.5 < 0.015
@@ -337,10 +330,10 @@ def test_an_adaptive_estimate_is_unbiased():
 
 def test_no_datum_gets_more_than_the_largest_count():
     story, x, _ = unequal()
-    evidence = importance(story, x, 200, target_error=0.001, max_particles=700, progress=False)
+    evidence = importance(story, x, particles=200, target_error=0.001, max_particles=700, progress=False)
     assert evidence.particles.max() == 700
     assert "of the data have not reached the error asked for" in evidence.verdict()
-    few = importance(story, x[:3], 2, target_error=50.0, progress=False)
+    few = importance(story, x[:3], particles=2, target_error=50.0, progress=False)
     assert few.particles.tolist() == [rounded(LEAST, 10**6)] * 3
 
 
@@ -352,15 +345,17 @@ def test_a_target_that_no_draw_says_anything_of_asks_for_all():
             return torch.where(value > 0, -torch.inf, super().log_prob(value))
 
     story = one_latent(dist.Normal(number(0.0), 1.0), lambda z: Far(z, number(1.0)), lambda x: dist.Normal(x, 1.0))
-    evidence = importance(story, number([-0.5, 1.0]), 100, target_error=0.1, max_particles=2000, progress=False)
+    evidence = importance(
+        story, number([-0.5, 1.0]), particles=100, target_error=0.1, max_particles=2000, progress=False
+    )
     assert evidence.particles[1] == 2000
     assert evidence.verdict() == "unreliable: no draw had any weight for 1 of the data"
 
 
 def test_an_adaptive_figure_depends_on_its_datum_alone():
     story, x, _ = unequal(8)
-    whole = importance(story, x, 50, target_error=0.05, progress=False)
-    backwards = importance(story, x.flip(0), 50, target_error=0.05, progress=False)
+    whole = importance(story, x, particles=50, target_error=0.05, progress=False)
+    backwards = importance(story, x.flip(0), particles=50, target_error=0.05, progress=False)
     for name in COLUMNS:
         assert torch.equal(getattr(whole, name), getattr(backwards, name).flip(0)), name
 
@@ -386,7 +381,7 @@ def test_targets_out_of_range_are_refused(option, message):
 def test_the_upper_bound_has_the_moment_of_the_closed_form(widen, order):
     known = LinearGaussian()
     x = known.data(20)
-    evidence = upper_bound(known.story(widen, 0.1), x, 20_000, order=order, progress=False)
+    evidence = upper_bound(known.story(widen, 0.1), x, particles=20_000, order=order, progress=False)
     if order == 2:
         truth = known.log_evidence(x) + known.moment_gap(widen, 0.1)
         assert ((evidence.estimate - truth).abs() < 4.5 * evidence.standard_error).all()
@@ -405,7 +400,7 @@ def test_the_upper_bound_has_the_moment_of_the_closed_form(widen, order):
 
 def test_an_upper_bound_whose_moment_is_infinite_is_flagged():
     known = LinearGaussian()
-    evidence = upper_bound(known.story(widen=0.6), known.data(20), 5000, progress=False)
+    evidence = upper_bound(known.story(widen=0.6), known.data(20), particles=5000, progress=False)
     assert evidence.unreliable() > 0.5
     assert "the bound is likely higher than its estimate" in evidence.verdict()
 
@@ -422,7 +417,7 @@ def test_draws_are_the_very_weights_that_are_reduced(particles):
     x, story = known.data(4), known.story(widen=1.4)
     x[3] = x[1]
     log_w = draws(story, x, particles, seed=2, progress=False)
-    evidence = importance(story, x, particles, seed=2, progress=False)
+    evidence = importance(story, x, particles=particles, seed=2, progress=False)
     assert log_w.shape == (particles, 4)
     for row in range(4):
         tally = Tally(particles)
@@ -436,14 +431,14 @@ def test_draws_and_bounds_are_refused_where_importance_is():
     point = Autoencoder(priors.StandardNormal(2), likelihoods.Normal(nn.Linear(2, 5)), nn.Linear(5, 2))
     for estimate in (draws, upper_bound):
         with pytest.raises(ValueError, match="'z' has a point mass"):
-            estimate(point, torch.zeros(3, 5), 10)
+            estimate(point, torch.zeros(3, 5), particles=10)
         with pytest.raises(ValueError, match="binarise"):
-            estimate(small_story(), torch.full((3, 5), 0.5), 10)
+            estimate(small_story(), torch.full((3, 5), 0.5), particles=10)
 
 
 def test_infinite_weights_are_not_infinitely_good():
     """A guide so narrow that no draw has weight elsewhere: one weight of all is the whole estimate, and is flagged."""
     known = LinearGaussian()
-    evidence = importance(known.story(widen=0.01), known.data(5), 2000, progress=False)
+    evidence = importance(known.story(widen=0.01), known.data(5), particles=2000, progress=False)
     assert evidence.verdict().startswith("unreliable")
     assert (evidence.ess >= 1 - 1e-9).all()

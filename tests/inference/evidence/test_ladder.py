@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from ppvae.inference import ladder, log_mean_exp, log_weights
-from ppvae.inference.ladder import default_rungs
-from ppvae.inference.weights import standard_error
-from ppvae.known import LinearGaussian
+from ppvae.inference.evidence.ladder import default_rungs
+from ppvae.inference.program.weights import standard_error
+from ppvae.selfcheck.analytic import LinearGaussian
 
 
 def test_its_ends_are_the_elbo_and_the_estimate_from_all_draws():

@@ -9,7 +9,7 @@ import torch
 from arviz_stats.base import array_stats
 
 from ppvae.inference import pareto_k
-from ppvae.inference.tail import fit_tail
+from ppvae.inference.evidence.tail import fit_tail
 
 
 @pytest.mark.parametrize("scale", [0.3, 0.5, 0.7, 0.9])

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from ppvae.inference.tail import fit_tail, pareto_k
-from ppvae.inference.tally import Tally, reduce
-from ppvae.inference.weights import effective_sample_size, log_mean_exp, standard_error
+from ppvae.inference.evidence.tail import fit_tail, pareto_k
+from ppvae.inference.evidence.tally import Tally, reduce
+from ppvae.inference.program.weights import effective_sample_size, log_mean_exp, standard_error
 
 WEIGHTS = {
     "light": lambda: torch.randn(5000, 3).double(),

@@ -8,12 +8,13 @@ from stories import fingerprint
 from torch import nn
 from torch.multiprocessing import get_context
 
-from ppvae.inference import annealed, importance, in_processes, workers
-from ppvae.inference.evidence import COLUMNS
-from ppvae.inference.workers import _shares
-from ppvae.known import LinearGaussian
-from ppvae.models import VAE, guides, likelihoods, priors
+from ppvae.inference import annealed, importance, in_processes
+from ppvae.inference.evidence import workers
+from ppvae.inference.evidence.evidence import COLUMNS
+from ppvae.inference.evidence.workers import _shares
+from ppvae.models import VAE, encoders, likelihoods, priors
 from ppvae.models.missing import masked
+from ppvae.selfcheck.analytic import LinearGaussian
 
 
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.soak)])
@@ -37,7 +38,7 @@ def test_figures_are_the_same_to_the_last_bit_with_equal_rows_among_the_data(pro
 @pytest.mark.soak
 def test_data_that_move_together_are_the_same_but_for_rounding():
     known = LinearGaussian()
-    estimator = partial(annealed, particles=4, distributions=5, progress=False)
+    estimator = partial(annealed, particles=4, num_temperatures=5, progress=False)
     x, story = known.data(6), known.story(widen=1.4)
     shared = in_processes(estimator, story, x, 2)
     torch.testing.assert_close(shared.estimate, estimator(story, x).estimate, atol=1e-9, rtol=0)
@@ -61,7 +62,7 @@ def test_one_process_is_no_process():
 
     def estimator(story, data):  # pickle would not take it
         calls.append(data)
-        return importance(story, data, 30, progress=False)
+        return importance(story, data, particles=30, progress=False)
 
     known = LinearGaussian()
     x = known.data(3)
@@ -75,7 +76,7 @@ def test_what_cannot_be_sent_is_refused_in_one_line():
         pass
 
     story = Hidden(
-        priors.StandardNormal(2), likelihoods.Normal(nn.Linear(2, 5)), guides.DiagonalNormal(nn.Linear(5, 4))
+        priors.StandardNormal(2), likelihoods.Normal(nn.Linear(2, 5)), encoders.DiagonalNormal(nn.Linear(5, 4))
     )
     estimator = partial(importance, particles=30)
     with pytest.raises(ValueError, match="should be one that pickle takes, its class in a file, but: ") as error:

@@ -8,11 +8,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from test_objectives import binary, vae
+from objective_stories import binary, vae
 from torch import nn
 
 from ppvae.inference import dreg, elbo, iwae, log_mean_exp, log_weights, renyi, sticking_the_landing
-from ppvae.known import LinearGaussian
+from ppvae.selfcheck.analytic import LinearGaussian
 
 
 def test_elbo_of_an_inexact_guide_is_the_evidence_less_the_divergence():

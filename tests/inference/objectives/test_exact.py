@@ -23,8 +23,8 @@ from ppvae.inference import (
     vimco,
     wake_sleep,
 )
-from ppvae.known import affine
-from ppvae.models import VAE, guides, likelihoods, priors
+from ppvae.models import VAE, encoders, likelihoods, priors
+from ppvae.selfcheck.analytic import affine
 
 
 def grid(nodes, dims):
@@ -46,7 +46,7 @@ class Gaussian:
         self.story = VAE(
             priors.DiagonalNormal(1),
             likelihoods.Normal(affine(*(value.double() for value in pairs)), 0.5, learned=True),
-            guides.DiagonalNormal(
+            encoders.DiagonalNormal(
                 affine(torch.tensor([[0.3, -0.2], [0.1, 0.05]]).double(), torch.tensor([0.2, -0.1]).double())
             ),
         ).double()

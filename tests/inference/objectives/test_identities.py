@@ -6,7 +6,7 @@ from functools import partial
 import pyro.distributions as dist
 import pytest
 import torch
-from test_objectives import Discrete, binary, gradients, story_of_two_layers, vae
+from objective_stories import Discrete, binary, gradients, story_of_two_layers, vae
 from torch import nn
 
 from ppvae import networks
@@ -26,7 +26,7 @@ from ppvae.inference import (
 )
 from ppvae.inference.objectives import pathwise
 from ppvae.inference.objectives.terms import weigh_terms
-from ppvae.models import Autoencoder, guides, likelihoods, priors
+from ppvae.models import Autoencoder, encoders, likelihoods, priors
 
 
 def penalised():
@@ -124,7 +124,7 @@ def test_free_bits_leave_a_dimension_alone_until_its_divergence_is_spent():
 
 
 def test_free_bits_of_a_guide_that_is_no_product_are_of_the_site():
-    story, x = vae(encoder=guides.FullNormal(networks.mlp(5, [7], 5))), binary()
+    story, x = vae(encoder=encoders.FullNormal(networks.mlp(5, [7], 5))), binary()
     torch.manual_seed(3)
     plain = elbo(story, x, beta=0.0)
     torch.manual_seed(3)

@@ -6,64 +6,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from objective_stories import Discrete, binary, gradients, vae
 from pyro.infer import RenyiELBO, ReweightedWakeSleep, Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
-from ppvae import networks
-from ppvae.inference import (
-    elbo,
-    iwae,
-    log_weights,
-    mean_field_elbo,
-    objectives,
-    renyi,
-    wake_sleep,
-)
-from ppvae.models import VAE, guides, likelihoods, priors
-
-
-class Discrete(nn.Module):
-    """A latent that passes no gradient, beside one that does."""
-
-    def __init__(self):
-        super().__init__()
-        self.logits = nn.Parameter(torch.tensor([0.2, -0.3, 0.1]))
-        self.loc = nn.Parameter(torch.tensor([-1.0, 0.0, 2.0]))
-        self.encode = nn.Linear(1, 5)
-
-    def model(self, x):
-        with pyro.plate("data", len(x), dim=-1):
-            k = pyro.sample("k", dist.Categorical(logits=self.logits))
-            z = pyro.sample("z", dist.Normal(self.loc[k], 1.0))
-            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
-
-    def guide(self, x):
-        out = self.encode(x.unsqueeze(-1))
-        with pyro.plate("data", len(x), dim=-1):
-            pyro.sample("k", dist.Categorical(logits=out[..., :3]))
-            pyro.sample("z", dist.Normal(out[..., 3], out[..., 4].exp()))
-
-
-def vae(prior=None, encoder=None):
-    torch.manual_seed(0)
-    return VAE(
-        prior or priors.GaussianMixture(2, components=3),
-        likelihoods.Bernoulli(networks.mlp(2, [7], 5)),
-        encoder or guides.DiagonalNormal(networks.mlp(5, [7], 4)),
-    )
-
-
-def binary():
-    return torch.bernoulli(torch.full((6, 5), 0.4))
-
-
-def gradients(story, loss):
-    story.zero_grad()
-    loss.backward(retain_graph=True)
-    return {
-        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
-        for name, parameter in story.named_parameters()
-    }
+from ppvae.inference import elbo, iwae, log_weights, mean_field_elbo, objectives, renyi, wake_sleep
+from ppvae.models import priors
 
 
 @pytest.mark.parametrize(("make", "data"), [(vae, binary), (Discrete, lambda: torch.randn(6))])
@@ -71,7 +19,7 @@ def gradients(story, loss):
 def test_elbo_is_pyros_trace_elbo_loss_and_gradients(make, data, particles):
     story, x = make(), data()
     torch.manual_seed(3)
-    loss = elbo(story, x, particles)
+    loss = elbo(story, x, particles=particles)
     mine = gradients(story, loss)
     pyros = Trace_ELBO(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
     torch.manual_seed(3)
@@ -85,7 +33,7 @@ def test_elbo_is_pyros_trace_elbo_loss_and_gradients(make, data, particles):
 def test_mean_field_elbo_is_pyros_loss_and_gradients(particles):
     story, x = vae(prior=priors.DiagonalNormal(2)), binary()
     torch.manual_seed(3)
-    loss = mean_field_elbo(story, x, particles)
+    loss = mean_field_elbo(story, x, particles=particles)
     mine = gradients(story, loss)
     pyros = TraceMeanField_ELBO(num_particles=particles, vectorize_particles=particles > 1, max_plate_nesting=1)
     torch.manual_seed(3)
@@ -124,33 +72,6 @@ def test_wake_sleep_is_pyros_reweighted_wake_sleep_while_awake():
         pyros.loss_and_grads(story.model, story.guide, x)
     for name, parameter in story.named_parameters():
         torch.testing.assert_close(mine[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
-
-
-def story_of_two_layers():
-    return Chain().double(), torch.randn(6, dtype=torch.float64)
-
-
-class Chain(nn.Module):
-    """Two latents, the second drawn given the first in both programs, and a penalty on them."""
-
-    def __init__(self, reverse=False):
-        super().__init__()
-        self.a, self.b, self.c = (nn.Parameter(torch.tensor(value)) for value in (0.5, 0.9, -0.4))
-        self.up, self.across, self.scale = (nn.Parameter(torch.tensor(value)) for value in (0.3, 0.6, -0.2))
-        self.reverse = reverse
-
-    def model(self, x):
-        with pyro.plate("data", len(x), dim=-1):
-            top = pyro.sample("top", dist.Normal(self.a.expand(len(x)), 1.0))
-            z = pyro.sample("z", dist.Normal(self.b * top, 0.8))
-            pyro.sample("x", dist.Normal(self.c * z + top, 0.5), obs=x)
-
-    def guide(self, x):
-        with pyro.plate("data", len(x), dim=-1):
-            first, second = ("z", "top") if self.reverse else ("top", "z")
-            u = pyro.sample(first, dist.Normal(self.up * x, self.scale.exp()))
-            v = pyro.sample(second, dist.Normal(self.across * u.sin() + x, self.scale.exp() * (1 + u**2)))
-            pyro.factor("penalty", 0.1 * (u * v * self.up) ** 2, has_rsample=True)
 
 
 @pytest.mark.parametrize("name", objectives.__all__)

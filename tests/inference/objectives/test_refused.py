@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from test_objectives import Chain, Discrete, binary, vae
+from objective_stories import Chain, Discrete, binary, vae
 from torch import nn
 
 from ppvae import networks
@@ -27,7 +27,7 @@ from ppvae.inference import (
     vimco,
     wake_sleep,
 )
-from ppvae.models import guides, priors
+from ppvae.models import encoders, priors
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_a_latent_without_a_mean_is_refused():
 
 
 def test_a_mean_that_lies_off_the_sphere_is_refused():
-    story = vae(prior=priors.HypersphericalUniform(2), encoder=guides.VonMisesFisher(networks.mlp(5, [7], 3)))
+    story = vae(prior=priors.HypersphericalUniform(2), encoder=encoders.VonMisesFisher(networks.mlp(5, [7], 3)))
     with pytest.raises(ValueError, match=r"which site 'z' \(VonMisesFisher\) has not"):
         maximum_a_posteriori(story, binary())
 
 
 def test_wake_sleep_refuses_a_point_mass_and_a_model_whose_data_it_cannot_find():
     with pytest.raises(ValueError, match="draws site 'z' as a point mass"):
-        wake_sleep(vae(encoder=guides.PointMass(nn.Linear(5, 2))), binary())
+        wake_sleep(vae(encoder=encoders.PointMass(nn.Linear(5, 2))), binary())
     story, x = vae(), binary()
     masked = (x, torch.ones_like(x))
     with pytest.raises(ValueError, match=r"the sleep phase should find a site .*: insomnia=1"):

@@ -5,7 +5,7 @@ from functools import partial
 import pyro
 import pytest
 import torch
-from test_objectives import Chain, Discrete, binary, vae
+from objective_stories import Chain, Discrete, binary, vae
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ppvae.inference.ascent import EVERY, HELD_OUT, ascend
+from ppvae.inference.posteriors.ascent import EVERY, HELD_OUT, ascend
 
 
 def climbed(elbo, steps=EVERY, draws=4, size=1, seed=0, tolerance=None, lr=0.1):

@@ -10,12 +10,13 @@ from planes import two_planes
 from stories import Written, number, one_latent
 from torch import nn
 
-from ppvae.inference import chains as chains_module
 from ppvae.inference import effective_draws, hmc
-from ppvae.inference.streams import keys
-from ppvae.inference.unconstrained import unconstrain
-from ppvae.known import LinearGaussian, TwoLayers
-from ppvae.models import VAE, guides, likelihoods, priors
+from ppvae.inference.posteriors import chains as chains_module
+from ppvae.inference.program.prepared import prepared
+from ppvae.inference.program.streams import keys
+from ppvae.inference.program.unconstrained import unconstrain
+from ppvae.models import VAE, encoders, likelihoods, priors
+from ppvae.selfcheck.analytic import LinearGaussian, TwoLayers
 
 FULL = pytest.param(4, 800, marks=pytest.mark.soak)  # as people run them; many short chains know as much, sooner
 
@@ -26,7 +27,7 @@ def test_moments_of_a_linear_gaussian_story(chains, draws):
     known = LinearGaussian()
     x = known.data(8)
     story = known.story(widen=3.0, shift=1.0)  # the guide has no part
-    found = hmc(story, x, draws=draws, warm_up=200, chains=chains, progress=False)
+    found = hmc(story, x, num_samples=draws, num_warmup=200, num_chains=chains, progress=False)
     assert found.u.shape == (chains, draws, 8, 2)
     assert found.ess.shape == found.r_hat.shape == (8, 2)
     deviation = known.posterior_covariance.diagonal().sqrt()
@@ -45,7 +46,7 @@ def test_moments_of_a_linear_gaussian_story(chains, draws):
 def test_covariances_of_two_layers(chains, draws):
     two = TwoLayers()
     x = two.data(4)
-    found = hmc(two, x, draws=draws, warm_up=200, chains=chains, progress=False)
+    found = hmc(two, x, num_samples=draws, num_warmup=200, num_chains=chains, progress=False)
     with pyro.plate("particles", 200_000, dim=-2), pyro.poutine.trace() as trace:
         two.guide(x)  # the exact posterior
     exact = torch.cat([trace.trace.nodes[name]["value"] for name in ("top", "z")], dim=-1)
@@ -76,7 +77,15 @@ def test_a_banana_has_the_characteristic_function_of_quadrature(chains, draws):
         pyro.sample("z", dist.Normal(torch.zeros(len(x), 2).double(), 1.0).to_event(1))
 
     x = number([-1.0, 0.5])
-    found = hmc(Written(model, guide), x, draws=draws, warm_up=200, chains=chains, leapfrog=10, progress=False)
+    found = hmc(
+        Written(model, guide),
+        x,
+        num_samples=draws,
+        num_warmup=200,
+        num_chains=chains,
+        num_leapfrog_steps=10,
+        progress=False,
+    )
     axis = torch.linspace(-6, 8, 1401).double()
     a, b = torch.meshgrid(axis, axis, indexing="ij")
     for row in range(2):
@@ -99,12 +108,12 @@ def test_r_hat_tells_chains_that_sit_in_different_modes():
         prior = dist.Normal(number(-gap), gap)  # its draws are below, the guide's above
         return one_latent(prior, lambda z: dist.Normal(z.abs(), 0.3), lambda x: dist.Normal(x, 1.0))
 
-    apart = hmc(story_of(6.0), number([6.0, 7.0]), draws=50, warm_up=50, chains=16, progress=False)
+    apart = hmc(story_of(6.0), number([6.0, 7.0]), num_samples=50, num_warmup=50, num_chains=16, progress=False)
     assert (apart.u > 0).any()
     assert (apart.u < 0).any()
     assert apart.r_hat.min() > 2
     assert apart.ess.max() < 50
-    together = hmc(story_of(1.0), number([0.1, 0.0]), draws=100, warm_up=100, chains=32, progress=False)
+    together = hmc(story_of(1.0), number([0.1, 0.0]), num_samples=100, num_warmup=100, num_chains=32, progress=False)
     assert together.r_hat.max() < 1.1
 
 
@@ -112,7 +121,7 @@ def test_chains_start_at_the_guide_and_where_the_prior_is_likely():
     """The guide knows the upper of two modes; picked among draws of the prior, both are as likely, and nothing else."""
     story, x = two_planes()
     x = x.repeat(100)
-    first = chains_module.starts(story, (x,), unconstrain(story, (x,), "HMC"), keys((x,), 0), 6)[..., 0]
+    first = chains_module.starts(prepared(story, (x,)), unconstrain(story, (x,), "HMC"), keys((x,), 0), 6)[..., 0]
     guided, picked = first[:3], first[3:]
     assert (guided > 0).all()
     above = (picked > 0).double().mean(0)  # independent data
@@ -125,7 +134,7 @@ def test_chains_start_at_the_guide_and_where_the_prior_is_likely():
 def test_draws_of_a_datum_do_not_depend_on_the_others(monkeypatch):
     known = LinearGaussian()
     x, story = known.data(6), known.story()
-    short = {"draws": 6, "warm_up": 18, "progress": False}  # enough to tune the scales too
+    short = {"num_samples": 6, "num_warmup": 18, "progress": False}  # enough to tune the scales too
     whole = hmc(story, x, **short)
     torch.randn(3)
     backwards = hmc(story, x.flip(0), **short)
@@ -146,7 +155,7 @@ def test_positive_latents_are_drawn_in_unbounded_space(chains, draws):
         pyro.sample("x", dist.Poisson(z), obs=x)
 
     x = number([0.0, 2.0, 9.0])
-    found = hmc(Written(model, model), x, draws=draws, warm_up=200, chains=chains, progress=False)
+    found = hmc(Written(model, model), x, num_samples=draws, num_warmup=200, num_chains=chains, progress=False)
     u = found.u[..., 0]
     mean, variance = torch.digamma(3 + x) - math.log(3), torch.polygamma(1, 3 + x)  # of log z
     assert ((u.mean((0, 1)) - mean) / (variance / found.ess[:, 0]).sqrt()).abs().max() < 5
@@ -156,11 +165,11 @@ def test_positive_latents_are_drawn_in_unbounded_space(chains, draws):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"draws": 3}, "draws should be at least 4, got 3"),
-        ({"warm_up": 1}, "warm_up should be at least 2, got 1"),
-        ({"chains": 1}, "chains should be at least 2, got 1"),
-        ({"leapfrog": 0}, "leapfrog should be at least 1, got 0"),
-        ({"acceptance": 0.0}, "acceptance should be between 0 and 1, got 0"),
+        ({"num_samples": 3}, "num_samples should be at least 4, got 3"),
+        ({"num_warmup": 1}, "num_warmup should be at least 2, got 1"),
+        ({"num_chains": 1}, "num_chains should be at least 2, got 1"),
+        ({"num_leapfrog_steps": 0}, "num_leapfrog_steps should be at least 1, got 0"),
+        ({"target_accept_prob": 0.0}, "target_accept_prob should be between 0 and 1, got 0"),
     ],
 )
 def test_options_out_of_range_are_refused(option, message):
@@ -170,7 +179,7 @@ def test_options_out_of_range_are_refused(option, message):
 
 
 def test_a_flat_prior_has_nowhere_to_start():
-    story = VAE(priors.Flat(2), likelihoods.Normal(nn.Linear(2, 5)), guides.DiagonalNormal(nn.Linear(5, 4)))
+    story = VAE(priors.Flat(2), likelihoods.Normal(nn.Linear(2, 5)), encoders.DiagonalNormal(nn.Linear(5, 4)))
     with pytest.raises(ValueError, match="needs a proper prior"):
         hmc(story, torch.zeros(3, 5), progress=False)
 
@@ -180,7 +189,7 @@ def test_where_x_tells_nothing_chains_start_at_draws_from_the_prior():
     prior = dist.Normal(number(0.0), 1.0)
     story = one_latent(prior, lambda z: dist.Normal(0 * z, 1.0), lambda x: dist.Normal(0 * x, 0.1))
     x = torch.zeros(20).double()
-    first = chains_module.starts(story, (x,), unconstrain(story, (x,), "HMC"), keys((x,), 0), 128)[64:, :, 0]
+    first = chains_module.starts(prepared(story, (x,)), unconstrain(story, (x,), "HMC"), keys((x,), 0), 128)[64:, :, 0]
     error = ((2 / chains_module.PICKED_FROM + 2 / 64) / 20) ** 0.5  # of the draws, and of picking among them
     assert abs(first.square().mean() - 1) < 5 * error < 0.25
 
@@ -196,7 +205,7 @@ def test_trajectories_differ_in_length_and_scales_are_tuned_once(monkeypatch):
 
     monkeypatch.setattr(chains_module, "transition", spied)
     known = LinearGaussian()
-    hmc(known.story(), known.data(1), draws=30, warm_up=30, leapfrog=3, progress=False)
+    hmc(known.story(), known.data(1), num_samples=30, num_warmup=30, num_leapfrog_steps=3, progress=False)
     assert set(lengths) == {1, 2, 3}
     assert all((scale == 1).all() for scale in scales[:21])
     assert all(torch.equal(scale, scales[21]) for scale in scales[22:])

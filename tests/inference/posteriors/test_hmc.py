@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ppvae.inference.hmc import GRID, adapt, transition, value_and_gradient
-from ppvae.inference.streams import Streams
+from ppvae.inference.posteriors.hmc import GRID, adapt, transition, value_and_gradient
+from ppvae.inference.program.streams import Streams
 
 CHAINS = 20_000
 COVARIANCE = torch.tensor([[1.0, 0.8], [0.8, 1.5]], dtype=torch.float64)

@@ -10,9 +10,9 @@ from torch import nn
 
 from ppvae import networks
 from ppvae.inference import importance, laplace, laplace_evidence, laplace_sampling
-from ppvae.inference.laplace import climb, curvature
-from ppvae.known import LinearGaussian, affine
-from ppvae.models import VAE, Autoencoder, assemble, guides, likelihoods, priors
+from ppvae.inference.posteriors.newton import climb, curvature
+from ppvae.models import VAE, Autoencoder, assemble, encoders, likelihoods, priors
+from ppvae.selfcheck.analytic import LinearGaussian, affine
 
 
 def blind(known, seed=0):
@@ -69,7 +69,7 @@ def test_the_evidence_of_a_curved_story_is_that_of_quadrature():
 
 def test_binary_data_and_a_mixture_prior():
     torch.manual_seed(0)
-    story = assemble(priors.GaussianMixture, likelihoods.Bernoulli, guides.PointMass, shape=(6,), latent=1)
+    story = assemble(priors.GaussianMixture, likelihoods.Bernoulli, encoders.PointMass, shape=(6,), latent=1)
     x = torch.bernoulli(torch.full((5, 6), 0.5))
     grid = torch.linspace(-12, 12, 20_001).unsqueeze(-1)
     log_joint = story.prior().log_prob(grid).unsqueeze(-1) + story.likelihood(grid.unsqueeze(1)).log_prob(x)
@@ -132,7 +132,9 @@ def test_a_latent_that_is_a_number_has_an_approximation_too():
     x = torch.tensor([[0.3], [-2.0]]).double()
     torch.testing.assert_close(laplace(Number(), x).loc, x / 2)
     exact = torch.distributions.Normal(torch.zeros(1).double(), 2**0.5).log_prob(x)[:, 0]
-    torch.testing.assert_close(laplace_sampling(Number(), x, 30, widening=1.0).estimate, exact, atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        laplace_sampling(Number(), x, particles=30, widening=1.0).estimate, exact, atol=1e-9, rtol=0
+    )
 
 
 def test_two_sites_are_approximated_together():
@@ -197,7 +199,7 @@ def test_nothing_is_changed():
     story, state = blind(LinearGaussian()), torch.get_rng_state()
     story.train()
     before = [parameter.clone() for parameter in story.parameters()]
-    laplace_sampling(story, torch.zeros(3, 5).double(), 20)
+    laplace_sampling(story, torch.zeros(3, 5).double(), particles=20)
     assert torch.equal(torch.get_rng_state(), state)
     assert story.training
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, story.parameters(), strict=True))
@@ -226,10 +228,10 @@ def test_a_flat_prior_has_a_posterior_but_no_evidence():
 
 @pytest.mark.parametrize("estimate", [laplace, laplace_sampling])
 def test_what_has_no_such_approximation_is_refused(estimate):
-    sphere = assemble(priors.HypersphericalUniform, likelihoods.Normal, guides.VonMisesFisher, shape=(5,), latent=3)
+    sphere = assemble(priors.HypersphericalUniform, likelihoods.Normal, encoders.VonMisesFisher, shape=(5,), latent=3)
     with pytest.raises(ValueError, match="needs a code of unbounded real numbers; latent site 'z' has the support"):
         estimate(sphere, torch.zeros(3, 5))
-    named = assemble(priors.OneHot, likelihoods.Normal, guides.OneHotCategorical, shape=(5,), latent=3)
+    named = assemble(priors.OneHot, likelihoods.Normal, encoders.OneHotCategorical, shape=(5,), latent=3)
     with pytest.raises(ValueError, match="unbounded real numbers"):
         estimate(named, torch.zeros(3, 5))
 
@@ -237,11 +239,11 @@ def test_what_has_no_such_approximation_is_refused(estimate):
 def test_options_out_of_range_are_refused():
     story, x = blind(LinearGaussian()), torch.zeros(3, 5).double()
     with pytest.raises(ValueError, match="steps should not be negative, got -1"):
-        laplace(story, x, steps=-1)
+        laplace(story, x, newton_steps=-1)
     with pytest.raises(ValueError, match="widening should be positive, got 0"):
         laplace_sampling(story, x, widening=0)
     with pytest.raises(ValueError, match="particles should be at least 1, got 0"):
-        laplace_sampling(story, x, 0)
+        laplace_sampling(story, x, particles=0)
 
 
 def test_a_density_without_curvature_is_refused():
@@ -249,7 +251,7 @@ def test_a_density_without_curvature_is_refused():
         def forward(self, z):
             return dist.Normal((z.sum(-1, keepdim=True) * torch.nan).expand(*z.shape[:-1], 5), 1.0).to_event(1)
 
-    story = VAE(priors.StandardNormal(2), Broken(), guides.PointMass(nn.Linear(5, 2)))
+    story = VAE(priors.StandardNormal(2), Broken(), encoders.PointMass(nn.Linear(5, 2)))
     with pytest.raises(ValueError, match="finite and smooth at a code; it is not for 3 of the data"):
         laplace(story, torch.zeros(3, 5))
 
@@ -262,19 +264,19 @@ def test_a_program_with_one_derivative_is_refused():
             distances = torch.cdist(z.reshape(-1, 2), torch.eye(3, 2), p=3.0)
             return dist.Normal(distances.reshape(*z.shape[:-1], 3), 1.0).to_event(1)
 
-    story = VAE(priors.StandardNormal(2), Distances(), guides.PointMass(nn.Linear(3, 2)))
+    story = VAE(priors.StandardNormal(2), Distances(), encoders.PointMass(nn.Linear(3, 2)))
     with pytest.raises(ValueError, match=r"should have two derivatives in z, but: .*cdist"):
-        laplace_sampling(story, torch.zeros(3, 3), 30)
-    story.encoder = guides.DiagonalNormal(nn.Linear(3, 4))
-    assert importance(story, torch.zeros(3, 3), 30).estimate.isfinite().all()
+        laplace_sampling(story, torch.zeros(3, 3), particles=30)
+    story.encoder = encoders.DiagonalNormal(nn.Linear(3, 4))
+    assert importance(story, torch.zeros(3, 3), particles=30).estimate.isfinite().all()
 
 
 def test_a_guide_with_a_density_begins_at_its_mean():
     known = LinearGaussian()
     x = known.data(4)
     story = known.story(widen=0.2, shift=0.3)  # a bad proposal: the approximation at its mode is exact
-    assert (importance(story, x, 1000).pareto_k > 0.7).any()
-    assert laplace_sampling(story, x, 1000, widening=1.0).standard_error.max() < 1e-6
+    assert (importance(story, x, particles=1000).pareto_k > 0.7).any()
+    assert laplace_sampling(story, x, particles=1000, widening=1.0).standard_error.max() < 1e-6
 
 
 def test_the_evidence_by_its_formula_is_exact_where_the_posterior_is_normal():
@@ -293,14 +295,14 @@ def test_the_evidence_by_its_formula_is_exact_where_the_posterior_is_normal():
 
 def test_the_evidence_by_its_formula_is_off_on_a_curved_story_and_sampling_is_not():
     torch.manual_seed(0)
-    story = assemble(priors.StandardNormal, likelihoods.Bernoulli, guides.PointMass, shape=(3,), latent=1).double()
+    story = assemble(priors.StandardNormal, likelihoods.Bernoulli, encoders.PointMass, shape=(3,), latent=1).double()
     story.likelihood.network = nn.Sequential(nn.Linear(1, 3), nn.Hardtanh(-4, 4)).double()
     nn.init.constant_(story.likelihood.network[0].weight, 3.0)
     x = torch.bernoulli(torch.full((4, 3), 0.5)).double()
     grid = torch.linspace(-10, 10, 20_001, dtype=torch.float64).unsqueeze(-1)
     log_joint = story.prior().log_prob(grid).unsqueeze(-1) + story.likelihood(grid.unsqueeze(1)).log_prob(x)
     exact = torch.logsumexp(log_joint.detach(), 0) + math.log(20 / 20_000)
-    sampled = laplace_sampling(story, x, 5000)
+    sampled = laplace_sampling(story, x, particles=5000)
     assert ((sampled.estimate - exact).abs() < 4.5 * sampled.standard_error).all()
     off = (laplace_evidence(story, x).estimate - exact).abs()
     assert 0.01 < off.max() < 1
@@ -324,7 +326,7 @@ def test_the_proposal_is_as_wide_as_it_is_asked_to_be(widening):
     known = LinearGaussian()
     x = known.data(4)
     options = {} if widening == 1.3 else {"widening": widening}
-    evidence = laplace_sampling(blind(known), x, 2000, progress=False, **options)
+    evidence = laplace_sampling(blind(known), x, particles=2000, progress=False, **options)
     gap = known.log_evidence(x) - known.gap(widening, 0.0) - evidence.elbo
     assert (gap.abs() < 5 * evidence.elbo_standard_error).all()
     assert evidence.elbo_standard_error.max() < 0.1 * known.gap(widening, 0.0)
@@ -335,6 +337,6 @@ def test_as_many_steps_are_taken_as_are_asked_for():
     known = LinearGaussian()
     x, story = known.data(3), blind(known)
     for steps in (0, 1):
-        off = laplace_evidence(story, x, steps, progress=False).estimate - known.log_evidence(x)
-        sampled = laplace_sampling(story, x, 50, widening=1.0, steps=steps, progress=False)
+        off = laplace_evidence(story, x, newton_steps=steps, progress=False).estimate - known.log_evidence(x)
+        sampled = laplace_sampling(story, x, particles=50, widening=1.0, newton_steps=steps, progress=False)
         assert bool((off.abs() < 1e-6).all()) == bool((sampled.standard_error < 1e-6).all()) == (steps == 1)

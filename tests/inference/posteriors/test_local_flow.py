@@ -11,10 +11,12 @@ from stories import Written, fingerprint, gamma_story, two_modes
 from torch.autograd.functional import jacobian
 
 from ppvae.inference import flow_sampling, local_flow, local_normal, log_joint
-from ppvae.inference.local_flow import LocalFlow
-from ppvae.known import LinearGaussian
+from ppvae.inference.posteriors.local_flow import LocalFlow
+from ppvae.inference.program.prepared import prepared
+from ppvae.selfcheck.analytic import LinearGaussian
 
-module = importlib.import_module("ppvae.inference.local_flow")  # its function has the same name
+module = importlib.import_module("ppvae.inference.posteriors.local_flow")  # its function has the same name
+flow_module = importlib.import_module("ppvae.inference.evidence.flow")
 
 
 def some_flow(size, batch=3, couplings=3):
@@ -46,7 +48,7 @@ def test_the_density_is_that_of_the_map_forward_and_back(size):
 def test_it_is_the_posterior_where_that_is_normal():
     known = LinearGaussian()
     x = known.data(6)
-    flow = local_flow(known.story(widen=1.4, shift=0.3), x, steps=300, progress=False)
+    flow = local_flow(known.story(widen=1.4, shift=0.3), x, num_steps=300, progress=False)
     u, log_q = flow.rsample(torch.randn(4000, 6, 2).double())
     gap = known.log_evidence(x) - (log_joint(known.story(), x, {"z": u}) - log_q).mean(0)
     assert gap.max() < 0.02
@@ -64,10 +66,12 @@ def test_a_banana_has_a_gap_for_normals_and_less_of_one_for_a_flow(steps):
     log_p, _, _ = by_quadrature(story, x)
     gaps = {}
     for covariance in ("diagonal", "full"):
-        found = local_normal(story, x, 300, 32, covariance, progress=False, tolerance=0.002)
+        found = local_normal(
+            story, x, num_steps=300, particles=32, covariance=covariance, progress=False, tolerance=0.002
+        )
         q = torch.distributions.MultivariateNormal(found.loc, scale_tril=found.scale_tril)
         gaps[covariance] = log_p - elbo(story, x, q)
-    flow = local_flow(story, x, steps=steps, progress=False)
+    flow = local_flow(story, x, num_steps=steps, progress=False)
     u, log_q = flow.rsample(torch.randn(8000, 3, 2).double())
     log_w = log_joint(story, x, {"z": u}) - log_q
     gaps["flow"] = log_p - log_w.mean(0)
@@ -79,7 +83,7 @@ def test_a_banana_has_a_gap_for_normals_and_less_of_one_for_a_flow(steps):
 
 def test_a_single_latent_is_bent_too():
     story, x, truth = gamma_story()
-    normal = local_normal(story, x, 400, 16, progress=False, tolerance=0.001)
+    normal = local_normal(story, x, num_steps=400, particles=16, progress=False, tolerance=0.001)
     flow = local_flow(story, x, progress=False, start=normal)
     assert flow.inward.shape[1] == 0
     u, log_q = flow.rsample(torch.randn(8000, 3, 1).double())
@@ -95,7 +99,7 @@ def test_a_single_latent_is_bent_too():
 
 def test_sampling_from_it_agrees_with_quadrature():
     story, x = banana()
-    found = flow_sampling(story, x, 4000, steps=200, progress=False)
+    found = flow_sampling(story, x, particles=4000, num_steps=200, progress=False)
     log_p, _, _ = by_quadrature(story, x)
     assert ((found.estimate - log_p).abs() < 4 * found.standard_error).all()
     assert found.standard_error.max() < 0.03
@@ -111,7 +115,7 @@ def test_a_mode_that_only_the_guide_knows_of_is_counted():
         normals = dist.Normal(torch.stack([-root, root], dim=-1), 0.2)
         pyro.sample("z", dist.MixtureSameFamily(dist.Categorical(torch.ones(2).double()), normals))
 
-    found = flow_sampling(Written(story.within[0], both), x, 4000, steps=60, progress=False)
+    found = flow_sampling(Written(story.within[0], both), x, particles=4000, num_steps=60, progress=False)
     assert ((found.estimate - truth).abs() < 4 * found.standard_error).all()
     assert found.standard_error.max() < 0.05
 
@@ -120,7 +124,7 @@ def test_no_datum_depends_on_the_others_and_nothing_changes():
     known = LinearGaussian()
     x, story = known.data(5), known.story(widen=1.4, shift=0.3)
     before = fingerprint(story)
-    options = {"steps": 60, "progress": False}
+    options = {"num_steps": 60, "progress": False}
     whole = local_flow(story, x, **options)
     assert fingerprint(story) == before
     backwards = local_flow(story, x.flip(0), **options)
@@ -143,21 +147,21 @@ def test_the_stopping_rule_stops_and_never_leaves_a_datum_worse_off():
         def guide(self, x):
             story.guide(x)
 
-    local_normal(Counted(), x, steps=1000, progress=False, tolerance=0.005)
+    local_normal(Counted(), x, num_steps=1000, progress=False, tolerance=0.005)
     assert len(looks) < 700  # it began at the answer
     whole = len(looks)
     looks.clear()
-    local_normal(Counted(), x, steps=1000, progress=False)
+    local_normal(Counted(), x, num_steps=1000, progress=False)
     assert len(looks) >= 1000 > whole
 
 
-@pytest.mark.parametrize("option", ["steps", "draws", "couplings", "hidden"])
+@pytest.mark.parametrize("option", ["num_steps", "particles", "couplings", "hidden"])
 def test_options_out_of_range_are_refused(option):
     known = LinearGaussian()
     with pytest.raises(ValueError, match=f"{option} should be at least 1, got 0"):
         local_flow(known.story(), known.data(2), progress=False, **{option: 0})
     with pytest.raises(ValueError, match="particles should be at least 1, got 0"):
-        flow_sampling(known.story(), known.data(2), 0, progress=False)
+        flow_sampling(known.story(), known.data(2), particles=0, progress=False)
 
 
 def test_couplings_take_turns():
@@ -177,9 +181,9 @@ def test_the_normal_beside_a_flow_is_wider_than_it_was_fitted(monkeypatch):
             super().__init__(loc, scale_tril=scale_tril, validate_args=validate_args)
 
     x, story = known.data(1), known.story()
-    normal = local_normal(story, x, 3, progress=False)
-    flow = local_flow(story, x, 3, start=normal, progress=False)
-    monkeypatch.setattr(module, "MultivariateNormal", Spied)
-    module.mixture_sampling(story, (x,), flow, normal, module.Budget(25), 0, False)
+    normal = local_normal(story, x, num_steps=3, progress=False)
+    flow = local_flow(story, x, num_steps=3, start=normal, progress=False)
+    monkeypatch.setattr(flow_module, "MultivariateNormal", Spied)
+    flow_module.mixture_sampling(prepared(story, (x,)), flow, normal, flow_module.Budget(25), 0, False)
     assert used
     assert all(torch.equal(scale_tril, 1.2 * normal.scale_tril) for scale_tril in used)

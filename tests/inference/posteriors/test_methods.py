@@ -6,20 +6,21 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from correlated import correlated
 from planes import banana, by_quadrature, two_planes
 from stories import Written, fingerprint
-from test_local import correlated
 from torch import nn
 
 from ppvae.inference import calibration, effective_draws, gaps, hmc, infer, leaderboard, reference
-from ppvae.inference.calibration import Calibration
-from ppvae.inference.evidence import Evidence
-from ppvae.inference.gaps import Difference
-from ppvae.inference.importance import Budget, estimate
-from ppvae.inference.leaderboard import Measured, Reference, moment_errors
-from ppvae.inference.posteriors import METHODS, Posterior
-from ppvae.known import Enumerable, LinearGaussian
+from ppvae.inference.diagnostics.calibration import Calibration
+from ppvae.inference.diagnostics.gaps import Difference
+from ppvae.inference.diagnostics.leaderboard import Measured, Reference, moment_errors
+from ppvae.inference.evidence.evidence import Evidence
+from ppvae.inference.evidence.importance import Budget, estimate
+from ppvae.inference.posteriors.methods import METHODS, Posterior
+from ppvae.inference.program.prepared import prepared
 from ppvae.models import Autoencoder
+from ppvae.selfcheck.analytic import Enumerable, LinearGaussian
 
 FAST = [method for method in METHODS if method != "nuts"]
 
@@ -41,7 +42,7 @@ def test_the_posterior_of_a_linear_gaussian_story(method, rows, draws):
     known = LinearGaussian()
     x, story = known.data(rows), known.story(widen=1.4, shift=0.3 if method != "amortised" else 0.0)
     before = fingerprint(story)
-    found = infer(story, x, method, draws, progress=False)
+    found = infer(story, x, method, num_samples=draws, progress=False)
     assert fingerprint(story) == before
     assert found.draws.shape == (draws, rows, 2)
     assert found.seconds > 0
@@ -71,13 +72,13 @@ def test_the_posterior_of_a_linear_gaussian_story(method, rows, draws):
 )
 def test_the_covariance_of_a_correlated_posterior(method, rows, draws, monkeypatch):
     """Second moments in coordinates where it is N(0, I), within 4.5 standard errors; those of a diagonal q are not."""
-    monkeypatch.setitem(METHODS, "hmc", partial(METHODS["hmc"], chains=16, warm_up=150))
+    monkeypatch.setitem(METHODS, "hmc", partial(METHODS["hmc"], num_chains=16, num_warmup=150))
     story, x, mean, precision = correlated()
     x, mean, root = x[:rows], mean[:rows], torch.linalg.cholesky(precision)
     second = torch.ones(3, 3).triu().nonzero().T
 
     def moments(name):
-        w = (infer(story, x, name, draws, progress=False).draws - mean) @ root
+        w = (infer(story, x, name, num_samples=draws, progress=False).draws - mean) @ root
         products = (
             (w[..., second[0]] * w[..., second[1]]).reshape(-1, {"hmc": 16}.get(name, 2), rows, 6).transpose(0, 1)
         )
@@ -93,12 +94,12 @@ def test_the_covariance_of_a_correlated_posterior(method, rows, draws, monkeypat
 
 @pytest.mark.parametrize("method", ["amortised", "local diagonal", "laplace", "resampled", "hmc"])
 def test_no_datum_depends_on_the_others(method, monkeypatch):
-    monkeypatch.setitem(METHODS, "hmc", partial(METHODS["hmc"], warm_up=30))
+    monkeypatch.setitem(METHODS, "hmc", partial(METHODS["hmc"], num_warmup=30))
     known = LinearGaussian()
     x, story = known.data(4), known.story(widen=1.4, shift=0.3)
-    whole = infer(story, x, method, 40, progress=False).draws
+    whole = infer(story, x, method, num_samples=40, progress=False).draws
     torch.randn(2)
-    alone = infer(story, x[2:3], method, 40, progress=False).draws
+    alone = infer(story, x[2:3], method, num_samples=40, progress=False).draws
     torch.testing.assert_close(whole[:, 2:3], alone, atol=1e-8, rtol=0)
 
 
@@ -106,7 +107,7 @@ def test_no_datum_depends_on_the_others(method, monkeypatch):
 def test_a_banana_by_long_chains_and_by_quadrature(chains, draws):
     story, x = banana()
     _, mean, variance = by_quadrature(story, x)
-    found = hmc(story, x, draws, 200, chains, progress=False)
+    found = hmc(story, x, num_samples=draws, num_warmup=200, num_chains=chains, progress=False)
     assert found.r_hat.max() < (1.2 if draws < 1000 else 1.05)
     assert ((found.u.mean((0, 1)) - mean) / (variance / found.ess).sqrt()).abs().max() < 5
     squares = (found.u - mean).square()
@@ -126,10 +127,13 @@ def test_chains_that_are_made_not_to_mix_say_so():
 
     story = Written(model, lambda x: pyro.sample("z", dist.Normal(x.sqrt(), 0.1)))
     x = torch.tensor([9.0, 12.0]).double()
-    stuck = hmc(story, x, 50, 60, chains=16, progress=False)
+    stuck = hmc(story, x, num_samples=50, num_warmup=60, num_chains=16, progress=False)
     assert stuck.r_hat.min() > 2
     known = LinearGaussian()
-    assert hmc(known.story(), known.data(3), 100, 60, chains=32, progress=False).r_hat.max() < 1.1
+    assert (
+        hmc(known.story(), known.data(3), num_samples=100, num_warmup=60, num_chains=32, progress=False).r_hat.max()
+        < 1.1
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,9 +142,11 @@ def test_chains_that_are_made_not_to_mix_say_so():
 def test_the_leaderboard_of_a_story_whose_guide_is_off(rows, draws, warm_up):
     known = LinearGaussian()
     x, story = known.data(rows), known.story(widen=0.6, shift=0.2)
-    against = reference(story, x, draws, warm_up, progress=False)
+    against = reference(story, x, num_samples=draws, num_warmup=warm_up, progress=False)
     methods = ["amortised", "local diagonal", "laplace", "resampled"]
-    found = leaderboard(story, x, known.log_evidence(x), against, methods, 800, 60, progress=False)
+    found = leaderboard(
+        story, x, known.log_evidence(x), against, methods=methods, num_samples=800, num_simulations=60, progress=False
+    )
     rows = {entry.method: entry.summary() for entry in found}
     guide, local, exact, drawn = (rows[method] for method in methods)
     assert abs(guide["gap"] - known.gap(0.6, 0.2)) < 4 * guide["gap_error"] + 0.01
@@ -160,9 +166,15 @@ def test_a_missed_mode_shows_in_the_moments_and_the_calibration():
     story, x = two_planes()
     log_p, mean, variance = by_quadrature(story, x)
     assert mean[:, 0].abs().max() < 1e-6
-    against = reference(story, x, 20, 20, progress=False)._replace(mean=mean, variance=variance)
+    against = reference(story, x, num_samples=20, num_warmup=20, progress=False)._replace(mean=mean, variance=variance)
     against = against._replace(r_hat=torch.ones_like(mean))
-    entry = next(iter(leaderboard(story, x, log_p, against, ["local full"], 400, 60, progress=False)))
+    entry = next(
+        iter(
+            leaderboard(
+                story, x, log_p, against, methods=["local full"], num_samples=400, num_simulations=60, progress=False
+            )
+        )
+    )
     row = entry.summary()
     assert row["mean_error"] > 0.5
     assert row["log_variance_error"] > 1
@@ -182,10 +194,10 @@ def test_a_mode_that_draws_reach_now_and_then_shows_in_k_hat(distance, seen):
 
     story = Written(model, lambda x: pyro.sample("z", dist.Normal(x, wide)))
     x = torch.full((20,), distance).double()
-    posterior = infer(story, x, "amortised", 5000, progress=False)
-    evidence = estimate(story, (x,), posterior.weigh, Budget(5000), 0, False, "the guide", posterior.proposal)
+    posterior = infer(story, x, "amortised", num_samples=5000, progress=False)
+    evidence = estimate(prepared(story, (x,)), posterior.weigh, Budget(5000), 0, False, "the guide", posterior.proposal)
     assert (evidence.unreliable() > 0.5) == seen  # all of the data, and none
-    assert calibration(story, x, "amortised", 200, 99, progress=False).worst < 1e-3
+    assert calibration(story, x, "amortised", num_simulations=200, num_samples=99, progress=False).worst < 1e-3
 
 
 def test_what_cannot_be_inferred_is_refused_in_a_line_that_names_the_site():
@@ -199,7 +211,7 @@ def test_what_cannot_be_inferred_is_refused_in_a_line_that_names_the_site():
     for call in (lambda: infer(point, x, "amortised", progress=False), lambda: gaps(point, x, progress=False)):
         with pytest.raises(ValueError, match=r"latent site 'z' has a point mass \(Delta\): use"):
             call()
-    assert infer(point, x, "local full", 50, progress=False).draws.shape == (50, 3, 2)
+    assert infer(point, x, "local full", num_samples=50, progress=False).draws.shape == (50, 3, 2)
 
     class Outside(nn.Module):
         def model(self, x):
@@ -216,16 +228,19 @@ def test_what_cannot_be_inferred_is_refused_in_a_line_that_names_the_site():
     with pytest.raises(ValueError, match=r"method should be one of amortised, .* got guess"):
         infer(exact_story, x, "guess")
     with pytest.raises(ValueError, match="draws should be at least 8, got 7"):
-        infer(exact_story, x, "hmc", 7)
+        infer(exact_story, x, "hmc", num_samples=7)
     with pytest.raises(ValueError, match=r"methods should be of amortised, .* got guess"):
-        next(leaderboard(exact_story, x, x[:, 0], None, ["guess"]))
+        next(leaderboard(exact_story, x, x[:, 0], None, methods=["guess"]))
 
 
 def test_the_reference_draws_from_streams_of_its_own():
     """Chains that a method shares with what it is held against would agree with it whatever they find."""
     known = LinearGaussian()
     x, story = known.data(2), known.story()
-    against, ours = reference(story, x, 4, 2, progress=False), hmc(story, x, 4, 2, progress=False)
+    against, ours = (
+        reference(story, x, num_samples=4, num_warmup=2, progress=False),
+        hmc(story, x, num_samples=4, num_warmup=2, progress=False),
+    )
     assert not torch.isin(against.draws, ours.u).any()
 
 

@@ -24,10 +24,10 @@ from ppvae.inference import (
     refined_sampling,
     upper_bound,
 )
-from ppvae.inference.importance import draws
-from ppvae.models import VAE, Autoencoder, guides, likelihoods, priors
+from ppvae.inference.evidence.importance import draws
+from ppvae.models import VAE, Autoencoder, encoders, likelihoods, priors
 
-SHORT = {"particles": 4, "distributions": 3, "leapfrog": 2}
+SHORT = {"particles": 4, "num_temperatures": 3, "num_leapfrog_steps": 2}
 ESTIMATORS = {
     "importance": partial(importance, particles=40),
     "importance widened": partial(importance, particles=40, widening=1.5),
@@ -44,10 +44,10 @@ ESTIMATORS = {
     "laplace": laplace,
     "laplace_evidence": laplace_evidence,
     "laplace_sampling": partial(laplace_sampling, particles=40),
-    "local_normal": partial(local_normal, steps=3),
-    "refined_sampling": partial(refined_sampling, particles=40, steps=3),
-    "hmc": partial(hmc, draws=4, warm_up=6, leapfrog=2),
-    "hmc of 30": partial(hmc, draws=4, warm_up=30, chains=6, leapfrog=2),
+    "local_normal": partial(local_normal, num_steps=3),
+    "refined_sampling": partial(refined_sampling, particles=40, num_steps=3),
+    "hmc": partial(hmc, num_samples=4, num_warmup=6, num_leapfrog_steps=2),
+    "hmc of 30": partial(hmc, num_samples=4, num_warmup=30, num_chains=6, num_leapfrog_steps=2),
 }
 
 
@@ -86,14 +86,14 @@ def disturbed(story):
 
 def vae():
     encoder, decoder = unquiet_parts()
-    return VAE(priors.StandardNormal(2), likelihoods.Bernoulli(decoder), guides.DiagonalNormal(encoder))
+    return VAE(priors.StandardNormal(2), likelihoods.Bernoulli(decoder), encoders.DiagonalNormal(encoder))
 
 
 def linear():
     """For `exact`: dropout and a norm that are linear in z while evaluating, and of another story while training."""
     encoder, _ = unquiet_parts()
     decoder = nn.Sequential(nn.Linear(2, 5), _Flat(nn.BatchNorm1d(5)), nn.Dropout(0.5))
-    return VAE(priors.StandardNormal(2), likelihoods.Normal(decoder, 0.3), guides.DiagonalNormal(encoder))
+    return VAE(priors.StandardNormal(2), likelihoods.Normal(decoder, 0.3), encoders.DiagonalNormal(encoder))
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

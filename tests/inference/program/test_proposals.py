@@ -11,20 +11,20 @@ from stories import Written, gamma_story, number, off_from_one, one_latent, two_
 from torch import nn
 
 from ppvae.inference import importance, prior_sampling
-from ppvae.inference.proposals import defensive_log_weights, guide_log_density, widen, widened_log_weights
-from ppvae.known import Enumerable, LinearGaussian, TwoLayers
-from ppvae.models import VAE, guides, likelihoods, priors
+from ppvae.inference.program.proposals import defensive_log_weights, guide_log_density, widen, widened_log_weights
+from ppvae.models import VAE, encoders, likelihoods, priors
+from ppvae.selfcheck.analytic import Enumerable, LinearGaussian, TwoLayers
 
 
 @pytest.mark.parametrize("how", [{"widening": 1.5}, {"defensive": 0.2}], ids=str)
 def test_a_safer_proposal_is_unbiased_where_the_guide_is_narrow(how):
     known = LinearGaussian()
     x = known.data(400)
-    evidence = importance(known.story(widen=0.7, shift=0.1), x, 200, progress=False, **how)
+    evidence = importance(known.story(widen=0.7, shift=0.1), x, particles=200, progress=False, **how)
     log_ratio = evidence.estimate - known.log_evidence(x)
     assert abs(off_from_one(log_ratio)) < 4
     assert log_ratio.expm1().std() / 400**0.5 < 0.01  # the tolerance means something
-    plain = importance(known.story(widen=0.7, shift=0.1), x, 200, progress=False)
+    plain = importance(known.story(widen=0.7, shift=0.1), x, particles=200, progress=False)
     assert evidence.standard_error.mean() < 0.8 * plain.standard_error.mean()
 
 
@@ -32,14 +32,16 @@ def test_a_safer_proposal_is_unbiased_where_the_guide_is_narrow(how):
 def test_a_safer_proposal_is_unbiased_for_two_layers(how):
     two = TwoLayers(widen=0.8)
     x = two.data(300)
-    log_ratio = importance(two, x, 200, progress=False, **how).estimate - two.log_evidence(x)
+    log_ratio = importance(two, x, particles=200, progress=False, **how).estimate - two.log_evidence(x)
     assert abs(off_from_one(log_ratio)) < 4
     assert log_ratio.expm1().std() / 300**0.5 < 0.02
 
 
 def test_a_defensive_share_is_unbiased_for_a_discrete_latent():
     story, x = Enumerable(), torch.linspace(-2, 3, 200).double()
-    log_ratio = importance(story, x, 100, defensive=0.25, progress=False).estimate - story.log_evidence(x).detach()
+    log_ratio = (
+        importance(story, x, particles=100, defensive=0.25, progress=False).estimate - story.log_evidence(x).detach()
+    )
     assert abs(off_from_one(log_ratio)) < 4
 
 
@@ -90,17 +92,17 @@ def test_defensive_weights_are_at_most_the_likelihood_over_the_share():
     log_w = defensive_log_weights(story, x, 2000, share=0.1)
     top = story.likelihood(torch.zeros(2).double()).base_dist.scale.log().neg().sum() - 2.5 * math.log(2 * math.pi)
     assert (log_w <= top - math.log(0.1) + 1e-9).all()
-    evidence = importance(story, x, 4000, defensive=0.3, progress=False)
+    evidence = importance(story, x, particles=4000, defensive=0.3, progress=False)
     assert evidence.unreliable() <= 0.1
-    assert importance(story, x, 4000, progress=False).unreliable() > 0.9
+    assert importance(story, x, particles=4000, progress=False).unreliable() > 0.9
     assert ((evidence.estimate - known.log_evidence(x)).abs() < 4.5 * evidence.standard_error).all()
 
 
 def test_a_defensive_share_finds_the_mode_that_the_guide_misses():
     story, x, truth = two_modes()
-    blind = importance(story, x, 4000, progress=False)
+    blind = importance(story, x, particles=4000, progress=False)
     assert ((blind.estimate - truth).abs() - math.log(2)).abs().max() < 0.1  # half of it is missed, without a sign
-    evidence = importance(story, x, 20_000, defensive=0.3, progress=False)
+    evidence = importance(story, x, particles=20_000, defensive=0.3, progress=False)
     assert ((evidence.estimate - truth).abs() < 4 * evidence.standard_error).all()
     assert evidence.standard_error.max() < 0.1
 
@@ -121,8 +123,8 @@ def test_widening_leaves_a_latent_on_another_support_alone():
                 pyro.sample("m", dist.Normal(x, 0.5))
 
     story, x = Mixed(), torch.linspace(-1, 2, 5).double()
-    wide = importance(story, x, 30_000, widening=2.0, progress=False)
-    plain = prior_sampling(story, x, 100_000, progress=False)
+    wide = importance(story, x, particles=30_000, widening=2.0, progress=False)
+    plain = prior_sampling(story, x, particles=100_000, progress=False)
     error = torch.hypot(wide.standard_error, plain.standard_error)
     assert ((wide.estimate - plain.estimate).abs() < 4 * error).all()
     assert "2 times as wide" in wide.method
@@ -131,16 +133,16 @@ def test_widening_leaves_a_latent_on_another_support_alone():
 def test_a_guide_with_nothing_to_widen_is_refused():
     story, x, _ = gamma_story()  # a log-normal guide
     with pytest.raises(ValueError, match="widening needs a latent over unbounded reals, and this guide draws none"):
-        importance(story, x, 50, widening=2.0)
+        importance(story, x, particles=50, widening=2.0)
     with pytest.raises(ValueError, match="ask for a defensive share"):
-        importance(Enumerable(), torch.zeros(2).double(), 50, widening=2.0)
+        importance(Enumerable(), torch.zeros(2).double(), particles=50, widening=2.0)
 
 
 def test_a_guide_without_a_mean_cannot_be_widened():
     prior = dist.Normal(number(0.0), 1.0)
     story = one_latent(prior, lambda z: dist.Normal(z, 1.0), lambda x: dist.Cauchy(x, 1.0))
     with pytest.raises(ValueError, match="widening needs a guide that has a mean, which Cauchy has not"):
-        importance(story, torch.zeros(2).double(), 50, widening=2.0)
+        importance(story, torch.zeros(2).double(), particles=50, widening=2.0)
 
 
 def test_an_autoguide_is_widened_in_its_own_space_alone():
@@ -159,12 +161,12 @@ def test_an_autoguide_is_widened_in_its_own_space_alone():
     guide = AutoNormal(model, init_scale=0.5)
     guide(x)
     guide.double()
-    evidence = importance(Auto(guide), x, 20_000, widening=2.0, progress=False)
+    evidence = importance(Auto(guide), x, particles=20_000, widening=2.0, progress=False)
     truth = torch.distributions.Normal(number(0.0), 2**0.5).log_prob(x)
     assert ((evidence.estimate - truth).abs() < 4 * evidence.standard_error).all()
     assert evidence.standard_error < 0.02
     with pytest.raises(ValueError, match="latents with a density of their own, not auxiliary ones"):
-        importance(Auto(guide), x, 50, defensive=0.1)
+        importance(Auto(guide), x, particles=50, defensive=0.1)
 
 
 def test_latents_that_guide_and_model_do_not_share_are_named():
@@ -179,15 +181,17 @@ def test_latents_that_guide_and_model_do_not_share_are_named():
     x = torch.zeros(2).double()
     for how in ({"widening": 2.0}, {"defensive": 0.1}):
         with pytest.raises(ValueError, match="the guide should draw the model's latent sites only; it draws c"):
-            importance(Written(model, more), x, 50, **how)
+            importance(Written(model, more), x, particles=50, **how)
         with pytest.raises(ValueError, match="should draw every latent site of the model; it lacks z"):
-            importance(Written(model, lambda x: None), x, 50, **how)
+            importance(Written(model, lambda x: None), x, particles=50, **how)
 
 
 def test_a_guide_on_another_kind_of_set_is_refused_whatever_the_proposal():
-    sphere = VAE(priors.StandardNormal(3), likelihoods.Normal(nn.Linear(3, 5)), guides.VonMisesFisher(nn.Linear(5, 4)))
+    sphere = VAE(
+        priors.StandardNormal(3), likelihoods.Normal(nn.Linear(3, 5)), encoders.VonMisesFisher(nn.Linear(5, 4))
+    )
     with pytest.raises(ValueError, match="their densities have no ratio"):
-        importance(sphere, torch.zeros(2, 5), 50, defensive=0.1)
+        importance(sphere, torch.zeros(2, 5), particles=50, defensive=0.1)
 
 
 def test_the_density_of_the_guide_at_given_latents():
@@ -215,4 +219,4 @@ def test_the_density_of_the_guide_at_given_latents():
 def test_options_out_of_range_are_refused(how, message):
     known = LinearGaussian()
     with pytest.raises(ValueError, match=message):
-        importance(known.story(), known.data(2), 50, **how)
+        importance(known.story(), known.data(2), particles=50, **how)

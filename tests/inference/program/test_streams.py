@@ -5,7 +5,7 @@ import hashlib
 import pytest
 import torch
 
-from ppvae.inference.streams import Streams, contents, keys, own_generators, stream_seed
+from ppvae.inference.program.streams import Streams, contents, keys, own_generators, stream_seed
 
 
 def test_a_key_is_of_the_seed_the_datum_and_how_many_equal_ones_came_before():

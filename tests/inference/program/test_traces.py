@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from ppvae.inference import programs
-from ppvae.inference.codes import codes, drawn_codes, generate, reconstruct
-from ppvae.inference.programs import evaluating
-from ppvae.known import LinearGaussian
-from ppvae.models import Sizes, assemble, guides, likelihoods, priors, stories
+from ppvae.inference.program import traces
+from ppvae.inference.program.codes import codes, drawn_codes, generate, reconstruct
+from ppvae.inference.program.traces import evaluating
+from ppvae.models import Sizes, assemble, encoders, likelihoods, priors, stories
+from ppvae.selfcheck.analytic import LinearGaussian
 
 
 def test_codes_are_the_guides_means():
@@ -84,23 +84,23 @@ class TakesLabels:
 def test_a_batch_is_what_the_model_names():
     x, labels, mask = torch.zeros(3, 2), torch.arange(3), torch.ones(3, 2, dtype=torch.bool)
     known = LinearGaussian().story()
-    assert len(programs.batch_for(known, x, labels=labels, library=x)) == 1
-    assert programs.batch_for(TakesLabels(), x, labels=labels)[1] is labels
-    assert programs.batch_for(TakesLabels(), x, mask=mask, labels=labels)[2] is mask
+    assert len(traces.batch_for(known, x, labels=labels, library=x)) == 1
+    assert traces.batch_for(TakesLabels(), x, labels=labels)[1] is labels
+    assert traces.batch_for(TakesLabels(), x, mask=mask, labels=labels)[2] is mask
     with pytest.raises(ValueError, match="TakesLabels needs labels, which these data do not have"):
-        programs.batch_for(TakesLabels(), x, labels=None)
+        traces.batch_for(TakesLabels(), x, labels=None)
     with pytest.raises(ValueError, match="takes no mask, so it cannot score data with missing values"):
-        programs.batch_for(stories.ppca(None, None, None, Sizes((2,), 1)), x, mask=mask)
+        traces.batch_for(stories.ppca(None, None, None, Sizes((2,), 1)), x, mask=mask)
 
 
 def test_a_library_size_goes_behind_a_mask_of_ones():
-    parts = (priors.StandardNormal, partial(likelihoods.Poisson, library=True), guides.DiagonalNormal)
+    parts = (priors.StandardNormal, partial(likelihoods.Poisson, library=True), encoders.DiagonalNormal)
     story, x = assemble(*parts, shape=(2,), latent=1), torch.ones(3, 2)
-    batch = programs.batch_for(story, x, labels=None, mask=None, library=x.sum(-1, keepdim=True))
+    batch = traces.batch_for(story, x, labels=None, mask=None, library=x.sum(-1, keepdim=True))
     assert [tuple(part.shape) for part in batch] == [(3, 2), (3, 2), (3, 1)]
     assert batch[1].all()
-    assert programs.scored(story) == "p(x | library size)"
-    assert programs.scored(LinearGaussian().story()) == ""
+    assert traces.scored(story) == "p(x | library size)"
+    assert traces.scored(LinearGaussian().story()) == ""
 
 
 def test_drawn_codes_have_the_moments_of_the_guide():

@@ -10,9 +10,9 @@ from stories import Written, gamma_story, integral, number, one_latent
 from torch import nn
 
 from ppvae.inference import annealed, hmc
-from ppvae.inference.programs import latent_sites, run
-from ppvae.inference.unconstrained import check_guide_density, guide_densities, model_densities, unconstrain
-from ppvae.models import VAE, assemble, guides, likelihoods, priors
+from ppvae.inference.program.traces import latent_sites, run
+from ppvae.inference.program.unconstrained import check_guide_density, guide_densities, model_densities, unconstrain
+from ppvae.models import VAE, assemble, encoders, likelihoods, priors
 
 
 class Every(nn.Module):
@@ -122,9 +122,9 @@ def test_densities_of_u_integrate_to_one_and_to_the_evidence(prior, low, high):
 
 @pytest.mark.parametrize("prior", [priors.GaussianMixture, priors.VampPrior])
 def test_mixtures_of_the_package_can_be_moved(prior):
-    story = assemble(prior, likelihoods.Normal, guides.DiagonalNormal, shape=(4,), latent=2)
+    story = assemble(prior, likelihoods.Normal, encoders.DiagonalNormal, shape=(4,), latent=2)
     assert unconstrain(story, (torch.zeros(2, 4),), "a test").size == 2
-    assert annealed(story, torch.randn(2, 4), 4, 3, progress=False).estimate.isfinite().all()
+    assert annealed(story, torch.randn(2, 4), particles=4, num_temperatures=3, progress=False).estimate.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_latent_that_some_data_lack_is_refused():
 
 
 def test_a_guide_is_asked_for_a_density_of_the_models_latents():
-    point = VAE(priors.StandardNormal(2), likelihoods.Normal(nn.Linear(2, 5)), guides.PointMass(nn.Linear(5, 2)))
+    point = VAE(priors.StandardNormal(2), likelihoods.Normal(nn.Linear(2, 5)), encoders.PointMass(nn.Linear(5, 2)))
     with pytest.raises(ValueError, match="latent site 'z' has none: start at the prior, start='prior'"):
         check_guide_density(point, (torch.zeros(2, 5),))
     story, x, _ = gamma_story()

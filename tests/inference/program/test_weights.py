@@ -11,8 +11,8 @@ from pyro.infer.autoguide.initialization import init_to_value
 from torch import nn
 
 from ppvae.inference import log_joint, log_mean_exp, log_weights
-from ppvae.inference.weights import effective_sample_size, standard_error
-from ppvae.known import LinearGaussian
+from ppvae.inference.program.weights import effective_sample_size, standard_error
+from ppvae.selfcheck.analytic import LinearGaussian
 
 
 def test_every_log_weight_is_the_evidence_when_the_guide_is_exact():
@@ -114,7 +114,7 @@ def test_a_program_without_evidence_per_datum_is_refused(fault, words):
 )
 def test_bad_arguments_are_refused(data, particles, words):
     with pytest.raises(ValueError, match=words):
-        log_weights(Broken(None), data, particles)
+        log_weights(Broken(None), data, particles=particles)
 
 
 def test_parameters_kept_in_pyros_store_are_seen_and_the_store_is_left_alone():
@@ -203,7 +203,7 @@ def test_a_first_latent_in_an_inner_plate_does_not_change_the_particles(particle
             with pyro.plate("data", len(x), dim=-1), pyro.plate("inner", 3, dim=-3):
                 pyro.sample("b", dist.Normal(0.0, 1.0))
 
-    assert log_weights(InnerFirst(), torch.zeros(4), particles).shape == (particles, 4)
+    assert log_weights(InnerFirst(), torch.zeros(4), particles=particles).shape == (particles, 4)
 
 
 def test_a_plate_that_only_has_the_size_of_the_batch_is_refused():

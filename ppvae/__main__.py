@@ -1,0 +1,7 @@
+"""`python -m ppvae` is `ppvae`."""
+
+import sys
+
+from ppvae.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+"""What is measured of a fitted story, and which figures may be compared."""

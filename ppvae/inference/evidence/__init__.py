@@ -1,0 +1,1 @@
+"""What is log p(x), and how far off may it be?"""

@@ -1,0 +1,1 @@
+"""How any pair of Pyro programs is run, replayed and weighed."""

@@ -1,0 +1,1 @@
+"""How a result is drawn and shown; none is computed here."""

@@ -1,0 +1,1 @@
+"""How a story is fitted, stopped and taken up again."""
