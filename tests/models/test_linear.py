@@ -124,8 +124,8 @@ def test_a_fit_comes_to_the_solution(fitted, shared):
     solved = fitted(x, 2, **({} if shared else {"tolerance": 1e-6}))
     story, best = Linear(6, 2, shared), solved.log_evidence(x).mean()
     ppvae.fit(story, x, epochs=300, batch_size=500, lr=0.1, schedule="cosine", progress=False)
-    # 0.015 nats below over 15 seeds, standard deviation 0.012, of 28 at the start; one noise in place of six costs 0.3
-    assert best - 0.15 < story.log_evidence(x).mean() < best + 1e-4
+    # 0.018 nats below over 15 seeds, standard deviation 0.013, of 28 at the start; one noise in place of six costs 0.19
+    assert best - 0.1 < story.log_evidence(x).mean() < best + 1e-4
     story, x = story.double(), x.double()
     torch.testing.assert_close(-elbo(story, x), story.log_evidence(x).mean())
 
