@@ -118,13 +118,16 @@ def test_no_step_from_the_solution_raises_the_likelihood(fitted):
 
 @pytest.mark.parametrize(("fitted", "shared"), [(ppca, True), (factor_analysis, False)])
 def test_a_fit_comes_to_the_solution(fitted, shared):
-    x = made().float()
-    story, best = Linear(6, 2, shared), fitted(x, 2).log_evidence(x).mean()
-    start = story.log_evidence(x).mean()
-    ppvae.fit(story, x, epochs=150, batch_size=50, lr=2e-2, progress=False)
-    found = story.log_evidence(x).mean()
-    assert best - 0.02 * (best - start) < found < best + 1e-4
-    torch.testing.assert_close(-elbo(story, x), found)  # each log-weight is exact wherever the parameters are
+    """With factors that share no feature, and all rows in one batch: each log-weight is exact, so no noise is left."""
+    weight = torch.tensor([[1.0, 0]] * 3 + [[0, 1.0]] * 3)
+    x = 3 + torch.randn(500, 2) @ weight.T + torch.linspace(0.5, 1, 6) * torch.randn(500, 6)
+    solved = fitted(x, 2, **({} if shared else {"tolerance": 1e-6}))
+    story, best = Linear(6, 2, shared), solved.log_evidence(x).mean()
+    ppvae.fit(story, x, epochs=300, batch_size=500, lr=0.1, schedule="cosine", progress=False)
+    # 0.018 nats below over 15 seeds, standard deviation 0.013, of 28 at the start; one noise in place of six costs 0.19
+    assert best - 0.1 < story.log_evidence(x).mean() < best + 1e-4
+    story, x = story.double(), x.double()
+    torch.testing.assert_close(-elbo(story, x), story.log_evidence(x).mean())
 
 
 def test_float32_agrees_with_float64():
