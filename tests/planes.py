@@ -29,18 +29,17 @@ def banana():
     return Written(model, guide), torch.tensor([-1.0, -0.5, 0.5]).double()
 
 
-def two_planes():
-    """z ~ N(0, I), x ~ N(z_1^2, 0.5^2): modes near z_1 = +-sqrt x; the guide knows the upper one alone."""
+def two_planes(noise=0.5):
+    """z ~ N(0, I), x ~ N(z_1^2, noise^2): modes near z_1 = +-sqrt x; the guide knows the upper one alone."""
 
     def model(x):
         z = pyro.sample("z", prior())
-        pyro.sample("x", dist.Normal(z[..., 0].square(), 0.5), obs=x)
+        pyro.sample("x", dist.Normal(z[..., 0].square(), noise), obs=x)
 
     def guide(x):
         root = x.clamp_min(0.1).sqrt()
-        pyro.sample(
-            "z", dist.Normal(torch.stack([root, 0 * x], dim=-1), torch.tensor([0.25, 1.0]).double()).to_event(1)
-        )
+        scale = torch.tensor([noise / 2, 1.0]).double()
+        pyro.sample("z", dist.Normal(torch.stack([root, 0 * x], dim=-1), scale).to_event(1))
 
     return Written(model, guide), torch.tensor([2.0, 3.0]).double()
 

@@ -101,12 +101,14 @@ def test_lines_by_hand():
 # mistakes made on purpose: where, what instead, and which check should fail
 
 
-def one_case(monkeypatch, *names):
+def one_case(monkeypatch, rows, *names):
     """Only these estimators on the linear-Gaussian story: the others have nothing to do with the mistake."""
     every = of_evidence.ANYWHERE | of_evidence.WHERE_GRADIENTS_ARE
     monkeypatch.setattr(of_evidence, "ANYWHERE", {name: every[name] for name in names})
     monkeypatch.setattr(of_evidence, "WHERE_GRADIENTS_ARE", {})
-    first, monkeypatched = of_evidence.cases()[:1], partial(monkeypatch.setattr, of_evidence)
+    known, monkeypatched = LinearGaussian(), partial(monkeypatch.setattr, of_evidence)
+    x = known.data(rows)
+    first = [of_evidence.cases()[0]._replace(data=x, truth=known.log_evidence(x))]
     monkeypatched("cases", lambda: first)
 
 
@@ -171,8 +173,8 @@ ESTIMATES = {
         "evidence",
     ),
     "annealing that starts late": (
-        (annealing, "betas", by(annealing.betas, lambda b: 0.2 + 0.8 * b)),
-        "annealed from the prior",
+        (annealing, "betas", by(annealing.betas, lambda b: 0.05 + 0.95 * b)),
+        "annealed from the guide",
         "evidence",
     ),
     "transitions that accept everything": (
@@ -193,10 +195,16 @@ ESTIMATES = {
 }
 
 
+# Mistakes that are small: of the 60 data of the self-check, they would be seen at some seeds and not at others. The z
+# of 20 seeds, on average and their spread, is 9.8 +- 0.8, 13.3 +- 1.3 and 8.2 +- 0.65 here: 5 spreads and more beyond
+# the limit of 4.5. Of the others, of 60 data, the smallest is that of annealing: 17 +- 2.
+ROWS = {"log(K - 1)": 240, "an error halved": 120, "an error doubled": 120}
+
+
 @pytest.mark.parametrize("name", ESTIMATES)
 def test_a_mistake_in_an_estimator_is_seen(name, monkeypatch):
     (where, what, instead), estimator, kind = ESTIMATES[name]
-    one_case(monkeypatch, *([estimator] if estimator else []))
+    one_case(monkeypatch, ROWS.get(name, 60), *([estimator] if estimator else []))
     assert failed(evidence_checks()) == set()
     monkeypatch.setattr(where, what, instead)
     assert kind in failed(evidence_checks())

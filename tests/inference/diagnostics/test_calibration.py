@@ -47,9 +47,13 @@ def test_a_guide_that_is_off_is_told_from_one_that_is_exact(widen, shift, right)
 
 
 def test_a_method_that_misses_a_mode_is_caught():
-    story, x = two_planes()
-    assert calibration(story, x, "amortised", num_simulations=200, num_samples=99, progress=False).worst < 1e-6
-    assert calibration(story, x, "local full", num_simulations=60, num_samples=99, progress=False).worst < 1e-3
+    """Of little noise, half of the latents lie in the missed mode, below every draw: 49 +- 5 of 100 in a bin of 5.
+
+    Pearson's statistic of one dimension is then 400 and more; for 1e-3 it takes 17 in that bin, 6 standard errors less.
+    """
+    story, x = two_planes(noise=0.05)
+    assert calibration(story, x, "amortised", num_simulations=100, num_samples=99, progress=False).worst < 1e-6
+    assert calibration(story, x, "local full", num_simulations=100, num_samples=99, progress=False).worst < 1e-3
 
 
 def test_it_changes_nothing_and_comes_again():
