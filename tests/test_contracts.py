@@ -34,16 +34,16 @@ class TestStories:
     @pytest.mark.parametrize("objective", [elbo, partial(iwae, particles=3)])
     def test_the_gradient_reaches_every_parameter(self, parts, objective):
         story = story_of(**parts)
-        objective(story, data_of(**parts)).backward()
+        objective(story, data_of(**parts)[:5]).backward()  # an odd number of signs has no sum of 0: a Laplace's slopes
         for name, parameter in story.named_parameters():
             assert not parameter.requires_grad or parameter.grad.abs().sum() > 0, name
 
     def test_fit_lowers_the_loss(self, parts):
         """Before and after with the same noise.
 
-        Over 12 seeds of the least certain parts the gain was at least 12 times its standard deviation over the noise.
-        For counts of large rates that varies as the loss before does: over 40 seeds and 10 noises each, no gain was
-        below 1.8 nats.
+        Over 12 seeds of the least certain parts the gain was at least 12 times its standard deviation over the noise,
+        but for Poisson's counts of large rates, which vary as the loss before does: over 40 seeds and 10 noises each
+        none of theirs was below 1.8 nats.
         """
         story, x = story_of(**parts).eval(), data_of(**parts).repeat(20, 1)
 
