@@ -45,6 +45,7 @@ bench: .venv/ready benchmarks/.venv/ready
 	@$(BIN)/python benchmarks/run.py $(if $(ROOT),--root $(ROOT))
 	@$(BIN)/python benchmarks/evaluation.py
 	@$(BIN)/python benchmarks/scaling.py
+	@$(BIN)/python benchmarks/startup.py
 	@$(BIN)/python benchmarks/checks.py $(if $(ROOT),--root $(ROOT))
 
 benchmarks/.venv/ready: benchmarks/requirements.txt constraints.txt
