@@ -48,8 +48,11 @@ def test_kernels_of_a_processor_that_has_more_are_found_out_and_in_the_own_folde
     assert as_a_machine(tmp_path) == ("", ["compiled", "compiled"])
     said, ways = as_a_machine(tmp_path, ATEN_CPU_CAPABILITY=LOWER[capability])
     assert ways == ["replayed", "compiled"]
-    assert said.count("NotCompiled") == 1
-    assert "this estimate is replayed, not compiled: a log-weight is off by" in said
+    if capability == "AVX512":
+        assert said.count("NotCompiled") == 1
+        assert "this estimate is replayed, not compiled: a log-weight is off by" in said
+    else:
+        assert said == ""  # where there are no vectors at all the source does not compile: there is nothing to find out
 
 
 @pytest.fixture
