@@ -84,7 +84,7 @@ def lineup(name: str, observation: Observation, latent: int = 8, trust: bool = F
     if not isinstance(contenders, dict) or not contenders:
         raise ValueError(f"{path} should hold contenders as lines of `name: words of ppvae fit`")
     lines = {str(contender): str(words or "") for contender, words in contenders.items()}
-    check_lines(path, {contender: shlex.split(words) for contender, words in lines.items()}, trust)
+    check_lines(path, lines, trust)
     return lines
 
 

@@ -55,12 +55,12 @@ def read_options(path: Path, trust: bool = False, unused: Sequence[str] = ()) ->
     return config
 
 
-def check_lines(path: Path, lines: Mapping[str, Sequence[str]], trust: bool = False) -> None:
+def check_lines(path: Path, lines: Mapping[str, str], trust: bool = False) -> None:
     """Raise ValueError where the words of a line-up name what they may not, or are no options of a fit."""
     named = []
     for line, words in lines.items():
         try:
-            named += list(_named_in(words))
+            named += list(_named_in(shlex.split(words)))
         except ValueError as error:
             raise ValueError(f"{path}: contender '{line}': {error}") from error
     check_named(path, named, trust)
@@ -121,9 +121,8 @@ def _part(option: str, value: Any) -> dict[str, Any]:
 
 
 def _named_by_part(option: str, part: dict[str, Any]) -> Iterator[Named]:
-    foreign = False
+    foreign = "class_path" not in part or known(option, part["class_path"]) is None  # or whose is not said here
     if "class_path" in part:
-        foreign = known(option, part["class_path"]) is None
         yield from _foreign(option, part["class_path"])
     yield from _inside(option, part.get("init_args", {}) if "class_path" in part else part, foreign)
 
@@ -188,3 +187,5 @@ def _named_in(words: Sequence[str]) -> Iterator[Named]:
             raise ValueError(f"an argument of --{option} should be named, as in --{option}.NAME VALUE, got {word}")
         if not dot and option in LISTS:
             yield from _foreign(option, name)
+        elif dot and option in LISTS and IMPORT_PATH.fullmatch(name):  # which a part of one's own may import
+            yield Named(option, name)

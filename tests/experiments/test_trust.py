@@ -94,6 +94,7 @@ NAMING = {  # options of a file, each of which would run something
     "an option with a dot": {"prior.class_path": "trap.Prior"},
     "an argument with a dot": {"prior": {"class_path": "Laplace", "init_args": {"scale.class_path": "os.system"}}},
     "a part with more than a class and arguments": {"prior": {"class_path": "Laplace", "dict_kwargs": SHELL}},
+    "an argument of a part that is named elsewhere": {"prior": {"init_args": {"spread": "trap.Prior"}}},
     "trust itself": {"trust": True},
     "another configuration": {"config": "other.yaml"},
 }
@@ -151,6 +152,7 @@ LINES = [
     "-h",
     "--print_config",
     "--prior+ trap.Prior",
+    "--prior.spread trap.Prior",
 ]
 
 
@@ -176,6 +178,13 @@ def test_a_value_is_never_read_as_an_option(capsys, option):
     Path("a.yaml").write_text(yaml.safe_dump({"data": "real.npy", option: "--prior=trap.Prior"}))
     said(capsys, "compare", "--config", "a.yaml", "--out", "OUT")
     assert not sprung()
+
+
+def test_a_line_without_its_closing_quote_is_named(capsys):
+    Path("a.yaml").write_text("one: --prior 'Laplace\n")
+    assert "a.yaml: contender 'one': No closing quotation" in said(
+        capsys, "compare", "--lineup", "a.yaml", "--out", "OUT"
+    )
 
 
 def test_what_somebody_types_is_imported():
