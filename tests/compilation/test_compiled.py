@@ -23,7 +23,7 @@ from ppvae.models import VAE, assemble, encoders, likelihoods, priors
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
-TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
+TOLERANCE = {torch.float32: 1.2e-5, torch.float64: 1e-12}  # exp of a log-weight of 100 nats: 100 times its rounding
 SMALL = {"outer": 2, "particles": 3}
 OBJECTIVES = {
     name: partial(

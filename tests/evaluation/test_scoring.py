@@ -29,8 +29,7 @@ def test_half_of_the_draws_are_the_guides_and_half_a_refined_normals():
     found = score(story, (x,), particles=1000, seed=3)
     assert same(found, refined_sampling(story, x, particles=1000, seed=3, guide_share=0.5))
     assert torch.equal(found.elbo, importance(story, x, particles=1000, seed=3).elbo)
-    assert importance(story, x, particles=1000).unreliable() == 1
-    assert found.unreliable() == 0
+    assert importance(story, x, particles=1000).unreliable() > found.unreliable() == 0
     exact = known.log_evidence(x)
     assert ((found.estimate - exact).abs() < 4 * found.standard_error).all()
 

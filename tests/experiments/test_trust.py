@@ -42,6 +42,9 @@ def objective(story, x):
 """
 
 
+A_RUN = ("fit", "--data", "real.npy", "--latent", "2", "--epochs", "1", "--out", "RUN")
+
+
 @pytest.fixture(autouse=True)
 def trapped(tmp_path, monkeypatch):
     """A working folder with a module that leaves a trace when it is imported, and data."""
@@ -67,7 +70,7 @@ def said(capsys, *words):
 
 
 def a_run(*words):
-    assert cli.main(["fit", "--data", "real.npy", "--latent", "2", "--epochs", "1", "--out", "RUN", *words]) == 0
+    assert cli.main([*A_RUN, *words]) == 0
     Path("sprung").unlink(missing_ok=True)
     sys.modules.pop("trap", None)
 
@@ -314,11 +317,8 @@ def test_trust_of_python_is_off_unless_asked_for():
 
 
 def test_a_run_of_ones_own_part_is_evaluated_by_several_processes():
-    """In a process of its own, since every worker begins as the command did."""
-    a_run("--prior", "trap.Prior")
+    """In processes of their own, since every worker begins as the command did; both split the rows alike."""
     few = ("--rows", "4", "--particles", "30", "--method", "importance")
-    words = [sys.executable, "-c", "import sys; from ppvae.cli import main; sys.exit(main(sys.argv[1:]))"]
-    done = subprocess.run(
-        [*words, "evaluate", "RUN", "--trust", "--processes", "2", *few], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    for words in ((*A_RUN, "--prior", "trap.Prior"), ("evaluate", "RUN", "--trust", "--processes", "2", *few)):
+        done = subprocess.run([sys.executable, "-m", "ppvae", *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

@@ -77,6 +77,8 @@ def test_wake_sleep_is_pyros_reweighted_wake_sleep_while_awake():
 @pytest.mark.parametrize("name", objectives.__all__)
 def test_an_objective_is_a_scalar_that_reaches_every_parameter(name):
     story, objective = vae(), getattr(objectives, name)
+    if name == "free_bits":  # no dimension free: one that is passes no gradient
+        objective = partial(objective, nats=0.0)
     torch.manual_seed(3)
     loss = objective(story, binary())
     assert loss.shape == ()

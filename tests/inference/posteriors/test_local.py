@@ -20,15 +20,11 @@ from ppvae.selfcheck.analytic import LinearGaussian, TwoLayers
 
 def test_it_is_the_posterior_where_that_is_normal():
     story, x, mean, precision = correlated()
-    found = local_normal(story, x, num_steps=400, progress=False)
+    found = local_normal(story, x, num_steps=400, particles=128, progress=False)
     q = torch.distributions.MultivariateNormal(found.loc, scale_tril=found.scale_tril)
     posterior = torch.distributions.MultivariateNormal(mean, precision_matrix=precision)
-    assert torch.distributions.kl_divergence(q, posterior).max() < 0.02
-    longer = local_normal(story, x, num_steps=800, progress=False)
-    covariance = longer.scale_tril @ longer.scale_tril.mT
-    deviation = torch.linalg.inv(precision).diagonal().sqrt()
-    assert ((found.loc - mean) / deviation).abs().max() < 0.05
-    torch.testing.assert_close(covariance @ precision, torch.eye(3).double().expand(200, 3, 3), atol=0.1, rtol=0)
+    # 0.0006 on average over seeds, a weighted chi-squared of some four degrees: ten times that has a chance below 1e-6
+    assert torch.distributions.kl_divergence(q, posterior).max() < 0.006  # a scale that is 5 % off is 0.0075
     start = torch.distributions.MultivariateNormal(story.encoder(x).mean, torch.diag_embed(story.encoder(x).variance))
     assert torch.distributions.kl_divergence(start, posterior).min() > 0.5
     assert (found.scale_tril.triu(1) == 0).all()
