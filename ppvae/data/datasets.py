@@ -217,7 +217,7 @@ def _scale(
     if scaling == "unit":
         record = replace(observation, kind="real", maximum=None, scaling=scaling, contrast=1.0)
         return [part / top for part in parts], replace(record, log_jacobian=-features * log(top)), None
-    noisy = [(part + torch.rand(part.shape, generator=generator)) / (top + 1) for part in parts]
+    noisy = [_within_a_level(part / (top + 1), torch.rand(part.shape, generator=generator), top + 1) for part in parts]
     record = replace(observation, kind="real", maximum=None, scaling=scaling, contrast=1.0)
     record = replace(record, log_jacobian=-features * log(top + 1))
     return [parts[0] / (top + 1), *noisy[1:]], record, Dequantise(top + 1)
@@ -230,7 +230,14 @@ class Dequantise:
     levels: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x + torch.rand_like(x) / self.levels
+        return _within_a_level(x, torch.rand_like(x), self.levels)
+
+
+def _within_a_level(x: Tensor, noise: Tensor, levels: float) -> Tensor:
+    """x + noise / levels; where float32 rounds that into another level, once in millions, the middle of x's own."""
+    noisy = x + noise / levels
+    elsewhere = (noisy * levels).floor() != (x * levels).round()
+    return torch.where(elsewhere, x + 0.5 / levels, noisy)
 
 
 def _range(x: Tensor) -> float:

@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -345,7 +346,9 @@ def test_an_autoencoder_is_a_flat_prior_and_a_point_mass(ppvae_says):
     assert torch.equal(log_weights(story, x)[0], story.likelihood(story.encoder(x).mean).log_prob(x))
     out = ppvae_says("evaluate", "RUN", "--particles", "30")
     assert "by importance sampling from a Normal refined for every datum" in out
-    assert "the guide is a point mass: p(z) is a mixture of 10 Gaussians fitted to the training codes" in out
+    assert re.search(
+        r"the guide is a point mass: p\(z\) is a mixture of \d+ Gaussians fitted to the training codes", out
+    )
 
 
 def test_figures_that_cannot_be_drawn_do_not_cost_the_run(ppvae_says, trusted):

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
 from torch.distributions import AffineTransform, Independent, Normal, TransformedDistribution
 
-from ppvae.data import load
+from ppvae.data import datasets, load
 from ppvae.data.observation import Observation
 
 DRAWN = ["static", "dynamic"]
@@ -497,3 +497,11 @@ def test_a_label_without_columns_is_refused():
 def test_a_network_sees_values_near_one(view, largest):
     digits = load("digits", **view)
     assert (digits.train * digits.observation.input_scale).max() == largest
+
+
+def test_noise_that_rounds_into_another_level_stays_in_its_own():
+    levels = 17
+    x = (torch.arange(levels) / levels).repeat(3, 1)
+    noise = torch.tensor([0.0, 1 - 2**-24, 0.5]).unsqueeze(-1).expand_as(x)
+    assert not torch.equal(((x + noise / levels) * levels).floor(), (x * levels).round())  # plainly added
+    assert torch.equal((datasets._within_a_level(x, noise, levels) * levels).floor(), (x * levels).round())

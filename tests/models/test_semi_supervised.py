@@ -1,6 +1,7 @@
 """The semi-supervised story against sums over its labels by hand, in a linear-Gaussian one."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -213,7 +214,7 @@ def test_rows_without_labels_help_to_name_rows():
         functional.cross_entropy(alone(x[:15]), y[:15]).backward()
         optimizer.step()
     parts = (priors.StandardNormal, likelihoods.Bernoulli, encoders.DiagonalNormal)
-    sizes = {"shape": (30,), "latent": 2, "network": networks.MLP([50]), "classes": 5, "alpha": 100.0}
-    story = assemble(*parts, story=stories.semi_supervised, **sizes)
+    sizes = {"shape": (30,), "latent": 2, "network": networks.MLP([50]), "classes": 5}
+    story = assemble(*parts, story=partial(stories.semi_supervised, alpha=100.0), **sizes)
     ppvae.fit(story, (x, labels), objective=enumerated_elbo, epochs=50, lr=3e-3, progress=False)
     assert accuracy(story.predict(x[15:]), y[15:]) > accuracy(alone(x[15:]), y[15:]) + 0.05

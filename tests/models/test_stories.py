@@ -164,14 +164,15 @@ class TestStories:
 
     def test_evidence_by_both_ways(self, name):
         story, data = self.make(name)
-        ppvae.fit(story, data, objective=partial(iwae, particles=20), epochs=60, lr=1e-2, progress=False)
+        ppvae.fit(story, data, objective=partial(iwae, particles=20), epochs=30, lr=1e-2, progress=False)
         estimate = laplace_sampling if is_deterministic(story, data) else importance
-        evidence = estimate(story, data, particles=1000, progress=False)
-        naive = prior_sampling(story, data, particles=4000, progress=False)
-        close = (evidence.pareto_k < 0.7) & (naive.pareto_k < 0.7)
+        evidence = estimate(story, data, particles=4000, progress=False)
+        naive = prior_sampling(story, data, particles=40_000, progress=False)
+        close = (evidence.pareto_k < 0.6) & (naive.pareto_k < 0.6)
         assert close.any()
-        error = (evidence.standard_error**2 + naive.standard_error**2).sqrt()
-        assert ((evidence.estimate - naive.estimate).abs() < 4 * error + 1e-6)[close].all()
+        error = 6 * (evidence.standard_error**2 + naive.standard_error**2).sqrt() + 1e-6
+        assert (evidence.estimate - naive.estimate < error)[close].all()
+        assert evidence.held or (naive.estimate - evidence.estimate < error)[close].all()  # of one tree: less
         assert evidence.measure == "density"
 
     def test_codes_reconstructions_and_generated_means(self, name):
