@@ -226,7 +226,7 @@ def test_mistakes_in_bounds_are_seen(monkeypatch):
         assert failed(bound_checks()) == {"bound"}
     with monkeypatch.context() as patch:  # back to the prior with the forward weights' sign
         back = annealing._backward
-        patch.setattr(annealing, "_backward", lambda *args: (0.8 * log_w for log_w in back(*args)))
+        patch.setattr(annealing, "_backward", lambda *args, **given: (0.8 * log_w for log_w in back(*args, **given)))
         found = [check.what for check in bound_checks() if not check.passed]
         assert found == ["bidirectional, upper"]
 
