@@ -25,7 +25,7 @@ from ppvae.inference.evidence.bidirectional import Sandwich
 from ppvae.inference.evidence.evidence import COLUMNS, Evidence
 from ppvae.inference.program.streams import own_generators
 from ppvae.inference.program.traces import scored
-from ppvae.training.fit import Epoch
+from ppvae.training.history import Epoch
 
 CONFIG, OBSERVATION, WEIGHTS, METRICS = "config.yaml", "observation.json", "weights.safetensors", "metrics.jsonl"
 
