@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ppvae import data, inference, models, networks
     from ppvae.experiments.runs import load
-    from ppvae.training.fit import History, fit
+    from ppvae.training.fit import fit
+    from ppvae.training.history import History
     from ppvae.training.pretraining import pretrain
 
 __all__ = ["History", "data", "fit", "inference", "load", "models", "networks", "pretrain"]
 
 _ROOMS = {"data", "inference", "models", "networks"}
 _FUNCTIONS = {
-    "History": "ppvae.training.fit",
+    "History": "ppvae.training.history",
     "fit": "ppvae.training.fit",
     "load": "ppvae.experiments.runs",
     "pretrain": "ppvae.training.pretraining",

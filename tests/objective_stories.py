@@ -44,6 +44,24 @@ def binary():
     return torch.bernoulli(torch.full((6, 5), 0.4))
 
 
+KINDS = {
+    "vae": lambda: (vae().double(), binary().double()),
+    "two layers": lambda: story_of_two_layers(),
+    "discrete": lambda: (Discrete().double(), torch.randn(6).double()),
+}
+
+
+def alike(kind, *objectives):
+    """From the same draws objectives have the same value and gradient."""
+    story, x = KINDS[kind]()
+    found = []
+    for objective in objectives:
+        torch.manual_seed(3)
+        loss = objective(story, x)
+        found.append([loss.detach(), *gradients(story, loss).values()])
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
+
+
 def gradients(story, loss):
     story.zero_grad()
     loss.backward(retain_graph=True)

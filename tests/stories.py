@@ -10,6 +10,8 @@ import pyro.distributions as dist
 import torch
 from torch import nn
 
+from ppvae.models import Autoencoder
+
 
 class Written(nn.Module):
     """A model and a guide as functions of the data, each run within the data plate."""
@@ -79,6 +81,13 @@ def two_modes():
 
     x = torch.tensor([3.0, 4.0, 6.0], dtype=torch.float64)
     return one_latent(prior, likelihood, guide), x, integral(prior, likelihood, x, -20, 20)
+
+
+def blind(known, seed=0):
+    """The known story with a point mass that is not where the posterior is."""
+    torch.manual_seed(seed)
+    exact = known.story()
+    return Autoencoder(exact.prior, exact.likelihood, nn.Linear(len(known.bias), known.weight.shape[1])).double()
 
 
 def off_from_one(log_ratio):

@@ -17,7 +17,7 @@ from ppvae.experiments.build import find_function
 from ppvae.experiments.options import Arguments, add_trust, new_parser
 from ppvae.experiments.parts import parameters
 from ppvae.inference import Evidence, ladder
-from ppvae.inference.evidence.annealing import Sandwich
+from ppvae.inference.evidence.bidirectional import Sandwich
 from ppvae.inference.evidence.evidence import error_of_mean
 from ppvae.inference.evidence.importance import draws
 from ppvae.inference.evidence.tail import fit_tail, pareto_k

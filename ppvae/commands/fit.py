@@ -8,7 +8,8 @@ from ppvae.experiments import runs
 from ppvae.experiments.experiment import epochs, prepare, settled
 from ppvae.experiments.options import add_trust, fit_parser
 from ppvae.plots import figures
-from ppvae.training.fit import History, NotFinite, assess
+from ppvae.training.fit import NotFinite
+from ppvae.training.history import History, assess
 
 
 def options() -> ArgumentParser:

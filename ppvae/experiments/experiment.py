@@ -16,7 +16,8 @@ from ppvae.experiments.options import fit_parser
 from ppvae.inference.program.streams import own_generators
 from ppvae.inference.program.traces import batch_for
 from ppvae.progress import track
-from ppvae.training.fit import Epoch, begin, learns, run
+from ppvae.training.fit import begin, learns, run
+from ppvae.training.history import Epoch
 from ppvae.training.pretraining import pretrain
 
 PASSED_ON = ("epochs", "batch_size", "warm_up", "clip", "schedule", "compile")

@@ -24,7 +24,8 @@ from ppvae.inference.evidence.evidence import Evidence
 from ppvae.inference.evidence.importance import prior_sampling
 from ppvae.inference.program.errors import NoDensity
 from ppvae.inference.program.traces import scored
-from ppvae.training.fit import History, NotFinite
+from ppvae.training.fit import NotFinite
+from ppvae.training.history import History
 
 FOLDER = Path(__file__).parent / "lineups"
 OVERVIEW = "overview"

@@ -21,11 +21,11 @@ from ppvae.data.files import read_json, replacing
 from ppvae.data.observation import Contract, Observation
 from ppvae.experiments.build import build_story
 from ppvae.experiments.options import fit_parser, parse_run
-from ppvae.inference.evidence.annealing import Sandwich
+from ppvae.inference.evidence.bidirectional import Sandwich
 from ppvae.inference.evidence.evidence import COLUMNS, Evidence
 from ppvae.inference.program.streams import own_generators
 from ppvae.inference.program.traces import scored
-from ppvae.training.fit import Epoch
+from ppvae.training.history import Epoch
 
 CONFIG, OBSERVATION, WEIGHTS, METRICS = "config.yaml", "observation.json", "weights.safetensors", "metrics.jsonl"
 

@@ -3,7 +3,8 @@
 from ppvae.inference.diagnostics.calibration import calibration
 from ppvae.inference.diagnostics.gaps import gaps, generalisation
 from ppvae.inference.diagnostics.leaderboard import leaderboard, reference
-from ppvae.inference.evidence.annealing import annealed, bidirectional
+from ppvae.inference.evidence.annealing import annealed
+from ppvae.inference.evidence.bidirectional import bidirectional
 from ppvae.inference.evidence.evidence import Evidence
 from ppvae.inference.evidence.exact import exact
 from ppvae.inference.evidence.flow import flow_sampling

@@ -3,7 +3,8 @@
 from ppvae.models import encoders, likelihoods, priors, stories
 from ppvae.models.autoencoders import Autoencoder
 from ppvae.models.conditional import Conditional
-from ppvae.models.hierarchical import Hierarchical, Ladder
+from ppvae.models.hierarchical import Hierarchical
+from ppvae.models.ladder import Ladder
 from ppvae.models.linear import PCA, Linear, factor_analysis, ppca
 from ppvae.models.mixture import Mixture
 from ppvae.models.semi_supervised import SemiSupervised

@@ -14,7 +14,8 @@ from ppvae.base import Architecture
 from ppvae.models import linear
 from ppvae.models.autoencoders import autoencoder, contractive, denoising, regularised, sparse
 from ppvae.models.conditional import conditional
-from ppvae.models.hierarchical import hierarchical, ladder
+from ppvae.models.hierarchical import hierarchical
+from ppvae.models.ladder import ladder
 from ppvae.models.linear import PCA, Linear
 from ppvae.models.mixture import mixture
 from ppvae.models.recursive import recursive

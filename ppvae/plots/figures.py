@@ -21,7 +21,7 @@ from ppvae.inference.program.streams import own_generators
 from ppvae.inference.program.traces import batch_for
 from ppvae.models import VAE, priors
 from ppvae.plots import stories
-from ppvae.training.fit import History
+from ppvae.training.history import History
 
 GRID = 15  # side of the decoded grid
 SHOWN = 12  # images in a row

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ppvae.evaluation.comparison import Group
-from ppvae.training.fit import History
+from ppvae.training.history import History
 
 FIRST, SECOND = "#4477aa", "#cc6677"
 TEXT = {"va": "center", "fontsize": 7}

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -17,9 +17,10 @@ from ppvae.compilation.update import Update
 from ppvae.inference.objectives import elbo
 from ppvae.inference.objectives.warming import warmed
 from ppvae.inference.program.checks import check_data, check_parameters, hot_loop, not_finite
-from ppvae.inference.program.traces import evaluating, networks_of, placed
+from ppvae.inference.program.traces import networks_of, placed
 from ppvae.progress import console, track
 from ppvae.training.batches import Memory, Source, Stream
+from ppvae.training.history import Epoch, History, validate
 from ppvae.training.state import (
     MakeOptimizer,
     Training,
@@ -37,35 +38,6 @@ Schedule = Literal["constant", "cosine"]
 
 class NotFinite(ValueError):
     """The loss or a parameter stopped being a finite number; the story holds the last good parameters."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of the history."""
-
-    epoch: int  # from 1
-    loss: float  # mean over the epoch's batches, nats per datum
-    valid: float | None  # the objective on the validation data after the epoch, nats per datum
-    seconds: float
-
-
-@dataclass
-class History:
-    """What `fit` returns: one record per epoch."""
-
-    epochs: list[Epoch] = field(default_factory=list)
-
-    @property
-    def loss(self) -> list[float]:
-        return [epoch.loss for epoch in self.epochs]
-
-    @property
-    def valid(self) -> list[float | None]:
-        return [epoch.valid for epoch in self.epochs]
-
-    @property
-    def seconds(self) -> float:
-        return sum(epoch.seconds for epoch in self.epochs)
 
 
 @dataclass
@@ -230,15 +202,8 @@ def run(
             training.load_state_dict(before)
             _find_not_finite(course)
         training.networks.eval()
-        valid_loss = None if held_out is None else _validate(story, held_out, objective)
+        valid_loss = None if held_out is None else validate(story, held_out, objective)
         yield Epoch(training.epoch, mean, valid_loss, time.perf_counter() - start)
-
-
-def assess(story: Any, data: Batch, objective: Objective, valid: Batch) -> Epoch:
-    """The record of a story that has nothing to learn: what the objective says of it."""
-    start = time.perf_counter()
-    losses = [_validate(story, placed(story, split), objective) for split in (data, valid)]
-    return Epoch(0, losses[0], losses[1], time.perf_counter() - start)
 
 
 def _source(story: Story, data: Data) -> Source:
@@ -277,16 +242,6 @@ def _batches(course: Course) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         if course.schedule == "cosine":
             training.set_rate(cosine(training.epoch + place / count, course.epochs))
         yield rows, (gone[place], *given)
-
-
-@torch.no_grad()
-def _validate(story: Story, batch: tuple[Tensor, ...], objective: Objective) -> float:
-    total = 0.0
-    with evaluating(story), generators_of(None), hot_loop():
-        torch.manual_seed(0)  # the same noise after every epoch: a curve without its jitter
-        for parts in zip(*(part.split(1024) for part in batch), strict=True):
-            total += objective(story, parts).item() * len(parts[0])
-    return total / len(batch[0])
 
 
 def _find_not_finite(course: Course) -> None:

@@ -11,7 +11,8 @@ from ppvae.base import Batch, Likelihood
 from ppvae.inference.program.codes import codes
 from ppvae.inference.program.traces import as_batch, networks_of
 from ppvae.models import VAE, Autoencoder, likelihoods, priors
-from ppvae.training.fit import History, fit
+from ppvae.training.fit import fit
+from ppvae.training.history import History
 
 
 def pretrain(

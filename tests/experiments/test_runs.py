@@ -14,7 +14,7 @@ from ppvae import data
 from ppvae.experiments import build, runs
 from ppvae.experiments.options import fit_parser, parse
 from ppvae.inference import Evidence, importance, log_weights
-from ppvae.training.fit import Epoch
+from ppvae.training.history import Epoch
 
 WORDS = ["--data", "real.npy", "--latent", "2", "--network.hidden", "[4]", "--prior", "GaussianMixture"]
 EPOCHS = [Epoch(1, 3.5, 4.5, 0.25), Epoch(2, 2.5, math.nan, 0.25)]

@@ -16,7 +16,7 @@ from ppvae.data.observation import Observation
 from ppvae.evaluation.comparison import COLUMNS, Result, group_results, not_ranked
 from ppvae.inference import Evidence
 from ppvae.plots import figures, report, stories
-from ppvae.training.fit import Epoch, History
+from ppvae.training.history import Epoch, History
 
 PNG = b"\x89PNG\r\n\x1a\n"
 SPREAD = torch.tensor([-1.0, 1.0, -1.0, 1.0], dtype=torch.float64)

@@ -11,7 +11,7 @@ import torch
 
 from ppvae.inference import hmc, objectives
 from ppvae.inference import laplace as laplace_function
-from ppvae.inference.evidence import annealing, exact
+from ppvae.inference.evidence import annealing, bidirectional, exact
 from ppvae.inference.evidence.tally import Tally
 from ppvae.inference.objectives import divergences, enumeration, modes, pathwise, sampled, simulation
 from ppvae.inference.posteriors import chains, local
@@ -225,8 +225,10 @@ def test_mistakes_in_bounds_are_seen(monkeypatch):
         patch.setattr(Tally, "add", lambda self, log_w: plain(self, 0.9 * log_w))
         assert failed(bound_checks()) == {"bound"}
     with monkeypatch.context() as patch:  # back to the prior with the forward weights' sign
-        back = annealing._backward
-        patch.setattr(annealing, "_backward", lambda *args: (0.8 * log_w for log_w in back(*args)))
+        back = bidirectional._backward
+        patch.setattr(
+            bidirectional, "_backward", lambda *args, **given: (0.8 * log_w for log_w in back(*args, **given))
+        )
         found = [check.what for check in bound_checks() if not check.passed]
         assert found == ["bidirectional, upper"]
 

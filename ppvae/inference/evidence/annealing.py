@@ -1,20 +1,20 @@
 """Annealed importance sampling: log p(x) by many small steps from the prior, or the guide, to the posterior."""
 
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.evidence.evidence import COLUMNS, Bound, Evidence, assemble
+from ppvae.inference.evidence.evidence import Evidence, assemble
 from ppvae.inference.evidence.tally import reduce
 from ppvae.inference.posteriors.hmc import adapt, transition
 from ppvae.inference.program.checks import observed, of_factors
-from ppvae.inference.program.codes import simulate_jointly
 from ppvae.inference.program.prepared import Prepared, prepared
-from ppvae.inference.program.streams import Streams, begin_stream, own_generators
-from ppvae.inference.program.traces import as_seen, evaluating, latent_sites, placed, run
+from ppvae.inference.program.streams import Streams, begin_stream
+from ppvae.inference.program.traces import latent_sites, run
 from ppvae.inference.program.unconstrained import check_guide_density, guide_densities, model_densities, unconstrain
 from ppvae.progress import track
 
@@ -27,39 +27,31 @@ CHAINS = 4096
 SETTLING = 20  # transitions by which a pilot finds its first step size
 
 
-class Path(NamedTuple):
-    """How chains are moved: the same for a pilot, forward and back."""
+@dataclass(frozen=True)
+class Path:
+    """How chains are moved: the same for a pilot, forward and back. The options are those of `annealed`."""
 
-    start: Start
-    betas: Tensor  # (distributions + 1,), from 0 to 1
-    leapfrog: int
-    acceptance: float
     particles: int
+    num_temperatures: int
+    start: Start
+    schedule: Schedule
+    num_leapfrog_steps: int
+    target_accept_prob: float
 
+    def __post_init__(self) -> None:
+        for option in ("particles", "num_temperatures", "num_leapfrog_steps"):
+            if getattr(self, option) < 1:
+                raise ValueError(f"{option} should be at least 1, got {getattr(self, option)}")
+        for option, known in (("start", Start), ("schedule", Schedule)):
+            if getattr(self, option) not in get_args(known):
+                raise ValueError(f"{option} should be {' or '.join(get_args(known))}, got {getattr(self, option)}")
+        if not 0 < self.target_accept_prob < 1:
+            raise ValueError(f"target_accept_prob should be between 0 and 1, got {self.target_accept_prob}")
 
-class Sandwich(NamedTuple):
-    """Bounds on log p(x) of data drawn from the story itself, from below and from above."""
-
-    lower: Evidence
-    upper: Evidence
-    x: Tensor  # the data, (data, features)
-
-    def gap(self) -> tuple[float, float]:
-        """Mean of upper - lower over the data, nats, and its standard error by the spread over the data.
-
-        In expectation neither bound is off by more than this.
-        """
-        difference = self.upper.estimate - self.lower.estimate
-        error = (difference.std() / len(difference) ** 0.5).item() if len(difference) > 1 else float("nan")
-        return difference.mean().item(), error
-
-    def __str__(self) -> str:
-        gap, error = self.gap()
-        lower, upper = (evidence.estimate.mean().item() for evidence in (self.lower, self.upper))
-        return (
-            f"log p(x) of {len(self.x)} simulated data from below {lower:.3f}, from above {upper:.3f} nats per datum; "
-            f"the gap, in which both errors lie on average, is {gap:.3f} ± {error:.3f}"
-        )
+    @property
+    def betas(self) -> list[float]:
+        """b_0 = 0 to b_T = 1."""
+        return betas(self.schedule, self.num_temperatures).tolist()
 
 
 def annealed(
@@ -102,77 +94,11 @@ def annealed(
         ValueError: options out of range; a discrete latent, or one on a curved set; a start at a guide that has no
             density; an improper prior; data that the story cannot score.
     """
-    path = _path(start, schedule, num_temperatures, num_leapfrog_steps, target_accept_prob, particles)
+    path = Path(particles, num_temperatures, start, schedule, num_leapfrog_steps, target_accept_prob)
     task = prepared(story, data)
     measure, factors = observed(story, task.first)
-    found = _in_chunks(task, path, seed, progress)
-    return _evidence(found, "stochastic lower bound", path, measure, of_factors(factors))
-
-
-def bidirectional(
-    story: Story,
-    like: Batch,
-    *,
-    particles: int = 32,
-    num_temperatures: int = 100,
-    start: Start = "guide",
-    schedule: Schedule = "sigmoid",
-    num_leapfrog_steps: int = 10,
-    target_accept_prob: float = 0.65,
-    seed: int = 0,
-    progress: bool = True,
-) -> Sandwich:
-    """Bounds on log p(x) from both sides, for data that the story itself draws: bidirectional Monte Carlo.
-
-    z, x ~ p(z) p(x | z), so that z is an exact draw from p(z | x). From it the chains of `annealed` run back to f_0,
-    which weighs them by an unbiased estimate of 1 / p(x): minus its logarithm bounds log p(x) from above. The gap
-    between the two is a certificate of what `annealed` does on data like these; how like them real data are is another
-    question. Grosse et al. 2015, https://arxiv.org/abs/1511.02543
-
-    The chains of a datum share their first state, so that their spread does not hold all the error of the upper
-    bound: the gap's error is the spread over data. Arguments and errors are those of `annealed`.
-
-    Args:
-        like: one row for every datum to draw; its x does not matter, what else it holds (labels, a mask) is given.
-    """
-    path = _path(start, schedule, num_temperatures, num_leapfrog_steps, target_accept_prob, particles)
-    with own_generators(), torch.no_grad(), evaluating(story):
-        measure, factors = observed(story, as_seen(story, tuple(part[:1] for part in placed(story, like))))
-    if factors:
-        raise ValueError(
-            f"bidirectional needs a story that draws from its own density; the factor '{factors[0]}' is drawn from by "
-            "nothing: use annealed"
-        )
-    with own_generators():
-        torch.manual_seed(seed)
-        batch, latents = simulate_jointly(story, like)
-    task = Prepared(story, as_seen(story, batch))
-    flat = unconstrain(story, task.batch, "annealing")
-    exact = flat.vector(latents)[0]  # (data, size)
-    lower = _in_chunks(task, path, seed, progress)
-    upper = _in_chunks(task, path, seed, progress, exact)
-    return Sandwich(
-        _evidence(lower, "stochastic lower bound", path, measure),
-        _evidence(upper, "stochastic upper bound", path, measure),
-        task.batch[0],
-    )
-
-
-def _path(
-    start: Start, schedule: Schedule, distributions: int, leapfrog: int, acceptance: float, particles: int
-) -> Path:
-    for option, value in {
-        "particles": particles,
-        "num_temperatures": distributions,
-        "num_leapfrog_steps": leapfrog,
-    }.items():
-        if value < 1:
-            raise ValueError(f"{option} should be at least 1, got {value}")
-    if start not in ("guide", "prior"):
-        raise ValueError(f"start should be guide or prior, got {start}")
-    if not 0 < acceptance < 1:
-        raise ValueError(f"target_accept_prob should be between 0 and 1, got {acceptance}")
-    return Path(start, betas(schedule, distributions), leapfrog, acceptance, particles)
+    log_w = in_chunks(task, path, forward, "annealing", seed, progress)
+    return lower_bound(log_w, path, measure, of_factors(factors))
 
 
 def betas(schedule: Schedule, distributions: int, steepness: float = 4.0) -> Tensor:
@@ -184,18 +110,16 @@ def betas(schedule: Schedule, distributions: int, steepness: float = 4.0) -> Ten
     even = torch.linspace(-1, 1, distributions + 1, dtype=torch.float64)
     if schedule == "linear":
         return (even + 1) / 2
-    if schedule != "sigmoid":
-        raise ValueError(f"schedule should be sigmoid or linear, got {schedule}")
     curve = torch.sigmoid(steepness * even)
     return (curve - curve[0]) / (curve[-1] - curve[0])
 
 
-class _Chains:
+class Chains:
     """The chains of a chunk of data: the densities at both ends of the path, and how they are moved between them."""
 
-    def __init__(self, task: Prepared, path: Path, names: list[bytes]):
-        story, batch = task.story, task.batch
-        self.task, self.path, self.names = task, path, names
+    def __init__(self, whole: Prepared, rows: slice, path: Path, names: list[bytes]):
+        self.task, self.rows, self.path, self.names = whole.rows(rows), rows, path, names[rows]
+        story, batch = self.task.story, self.task.batch
         self.flat = unconstrain(story, batch, "annealing")
         if path.start == "guide":
             check_guide_density(story, batch)
@@ -225,6 +149,10 @@ class _Chains:
 
         return log_f
 
+    def move(self, beta: float, u: Tensor, step: Tensor, scale: Tensor, noise: Streams) -> tuple[Tensor, Tensor]:
+        """u after a transition that leaves f_t invariant, and how likely each chain's was to be accepted."""
+        return transition(self.density(beta), u, step, scale, noise, self.path.num_leapfrog_steps)
+
     @torch.no_grad()
     def slope(self, u: Tensor) -> Tensor:
         """d log f / d beta = log p(x, u) - log f_0(u): `(particles, batch)`, in double precision."""
@@ -232,7 +160,7 @@ class _Chains:
         return log_p.double() - log_start.double()
 
 
-def _pilot(chains: _Chains) -> Iterator[tuple[Tensor, Tensor]]:
+def _pilot(chains: Chains) -> Iterator[tuple[Tensor, Tensor]]:
     """Step sizes `(distributions, batch)`, by temperature, and scales `(batch, size)`, found by chains of their own.
 
     One item for every temperature; the last one is the answer.
@@ -240,60 +168,45 @@ def _pilot(chains: _Chains) -> Iterator[tuple[Tensor, Tensor]]:
     path, u = chains.path, chains.first("pilot start ")
     scale = u.std(0) if path.particles > 1 else torch.ones_like(u[0])
     scale = torch.where(scale > 0, scale, 1.0)
-    noise, betas = chains.noise("pilot noise ", u), path.betas.tolist()
+    noise, betas = chains.noise("pilot noise ", u), path.betas
     step = torch.full_like(u[0, :, 0], 0.3)
     steps = []
     for t in range(len(betas) - 1):
         for _ in range(1 if t else SETTLING):
-            log_f = chains.density(betas[t or 1])
-            u, accepted = transition(log_f, u, step, scale, noise, path.leapfrog)
-            step = adapt(step, accepted, path.acceptance)
+            u, accepted = chains.move(betas[t or 1], u, step, scale, noise)
+            step = adapt(step, accepted, path.target_accept_prob)
         steps.append(step)
         yield torch.stack(steps), scale
 
 
-def _forward(chains: _Chains, steps: Tensor, scale: Tensor) -> Iterator[Tensor]:
+def forward(chains: Chains, steps: Tensor, scale: Tensor) -> Iterator[Tensor]:
     """Log-weights `(particles, batch)` of chains from f_0 to f_T: the sum so far, temperature by temperature."""
-    u, betas = chains.first("start "), chains.path.betas.tolist()
+    u, betas = chains.first("start "), chains.path.betas
     noise, log_w = chains.noise("noise ", u), u.new_zeros(u.shape[:2], dtype=torch.float64)
     for t in range(1, len(betas)):
         log_w = log_w + (betas[t] - betas[t - 1]) * chains.slope(u)
         if t < len(betas) - 1:
-            u, _ = transition(chains.density(betas[t]), u, steps[t], scale, noise, chains.path.leapfrog)
+            u, _ = chains.move(betas[t], u, steps[t], scale, noise)
         yield log_w
 
 
-def _backward(chains: _Chains, steps: Tensor, scale: Tensor, exact: Tensor) -> Iterator[Tensor]:
-    """Log-weights of chains from an exact draw `(batch, size)` of f_T back to f_0, by the same kernels reversed.
-
-    Their exponentials are unbiased for 1 / p(x).
-    """
-    u, betas = exact.expand(chains.path.particles, *exact.shape), chains.path.betas.tolist()
-    noise, log_w = chains.noise("back ", u), u.new_zeros(u.shape[:2], dtype=torch.float64)
-    for t in range(len(betas) - 1, 0, -1):
-        if t < len(betas) - 1:
-            u, _ = transition(chains.density(betas[t]), u, steps[t], scale, noise, chains.path.leapfrog)
-        log_w = log_w - (betas[t] - betas[t - 1]) * chains.slope(u)
-        yield log_w
+Way = Callable[[Chains, Tensor, Tensor], Iterator[Tensor]]
+"""From chains, their step sizes and scales to their log-weights so far, temperature by temperature."""
 
 
-def _in_chunks(task: Prepared, path: Path, seed: int, progress: bool, exact: Tensor | None = None) -> Tensor:
-    """Log-weights `(particles, data)` of all the data, forward, or back from exact draws; as many at once as fit."""
-    size = max(1, CHAINS // path.particles)
-    names, found = task.keys(seed), []
-    starts = range(0, len(names), size)
-    way = "annealing" if exact is None else "annealing back"
+def in_chunks(task: Prepared, path: Path, way: Way, title: str, seed: int, progress: bool) -> Tensor:
+    """Log-weights `(particles, data)` of all the data, as many at once as fit."""
+    size, names, found = max(1, CHAINS // path.particles), task.keys(seed), []
+    chunks = [slice(start, start + size) for start in range(0, len(task), size)]
 
     def temperatures() -> Iterator[Tensor | tuple[Tensor, Tensor]]:
-        for start in starts:
-            some = slice(start, start + size)
-            chains = _Chains(task.rows(some), path, names[some])
+        for rows in chunks:
+            chains = Chains(task, rows, path, names)
             steps, scale = yield from _kept(_pilot(chains))
-            moved = _forward(chains, steps, scale) if exact is None else _backward(chains, steps, scale, exact[some])
-            found.append((yield from _kept(moved)))
+            found.append((yield from _kept(way(chains, steps, scale))))
 
     with task.running(), torch.no_grad():
-        for _ in track(temperatures(), way, total=2 * len(starts) * (len(path.betas) - 1), show=progress):
+        for _ in track(temperatures(), title, total=2 * len(chunks) * path.num_temperatures, show=progress):
             pass
     return torch.cat(found, dim=1)
 
@@ -306,11 +219,7 @@ def _kept(items: Iterator[Any]) -> Generator[Any, None, Any]:
     return last
 
 
-def _evidence(log_w: Tensor, bound: Bound, path: Path, measure: str, of: str = "") -> Evidence:
-    """Forward weights estimate p(x), and the negated figures of backward ones bound it from above."""
-    figures = reduce(log_w).T.clone()
-    ways = {"stochastic lower bound": "annealing from", "stochastic upper bound": "annealing back to"}
-    if bound == "stochastic upper bound":
-        figures[:, [COLUMNS.index("estimate"), COLUMNS.index("elbo")]] *= -1
-    method = f"{ways[bound]} the {path.start} in {len(path.betas) - 1} steps{of}"
-    return assemble(figures, bound, method, measure=measure)
+def lower_bound(log_w: Tensor, path: Path, measure: str, of: str = "") -> Evidence:
+    """Evidence of forward weights, whose mean is p(x)."""
+    method = f"annealing from the {path.start} in {path.num_temperatures} steps{of}"
+    return assemble(reduce(log_w).T, "stochastic lower bound", method, measure=measure)

@@ -1,4 +1,4 @@
-"""Annealed importance sampling and bidirectional Monte Carlo, where log p(x) is known."""
+"""Annealed importance sampling, where log p(x) is known."""
 
 import math
 
@@ -9,7 +9,7 @@ import torch
 from stories import Written, gamma_story, integral, number, off_from_one, one_latent, two_modes
 from torch import nn
 
-from ppvae.inference import annealed, bidirectional, importance, prior_sampling
+from ppvae.inference import annealed, importance, prior_sampling
 from ppvae.inference.evidence import annealing
 from ppvae.inference.evidence.annealing import betas
 from ppvae.models import Autoencoder, likelihoods, priors
@@ -110,58 +110,8 @@ def test_a_point_mass_is_no_start_and_the_prior_is():
     )
 
 
-@pytest.mark.parametrize("start", ["guide", "prior"])
-def test_bounds_from_both_sides(start):
-    known = LinearGaussian()
-    like = torch.zeros(150, 5).double()
-    found = bidirectional(known.story(widen=1.5, shift=0.3), like, particles=4, start=start, **QUICK)
-    truth = known.log_evidence(found.x)
-    assert found.x.shape == (150, 5)
-    assert abs(off_from_one(found.lower.estimate - truth)) < 4
-    assert abs(off_from_one(truth - found.upper.estimate)) < 4  # E[1 / w] = 1 / p(x)
-    assert found.lower.estimate.mean() < truth.mean() < found.upper.estimate.mean()
-    assert (found.upper.elbo >= found.upper.estimate - 1e-9).all()  # the mean logarithm is further up
-    assert (found.lower.elbo <= found.lower.estimate + 1e-9).all()
-    gap, error = found.gap()
-    assert gap > 0
-    assert found.upper.bound == "stochastic upper bound"
-    assert found.upper.method == f"annealing back to the {start} in 15 steps"
-    assert f"{gap:.3f} ± {error:.3f}" in str(found)
-    for bound in (found.lower, found.upper):
-        assert f"{bound.estimate.mean():.3f}" in str(found)
-    # x is a draw from the story
-    z = (found.x - known.bias) @ torch.linalg.inv(torch.linalg.cholesky(known.marginal().covariance_matrix)).T
-    assert abs(z.square().mean() - 1) < 4 * (2 / z.numel()) ** 0.5
-
-
-@pytest.mark.parametrize("steps", [(2, 8, 30), pytest.param((2, 10, 60), marks=pytest.mark.soak)])
-def test_the_gap_shrinks_with_the_number_of_steps(steps):
-    known, like = LinearGaussian(), torch.zeros(100, 5).double()
-    gaps = [
-        bidirectional(known.story(), like, particles=4, num_temperatures=count, start="prior", progress=False).gap()
-        for count in steps
-    ]
-    assert gaps[0][0] - gaps[1][0] > 3 * math.hypot(gaps[0][1], gaps[1][1])
-    assert gaps[1][0] > 2 * gaps[2][0]
-
-
-def test_both_sides_of_two_layers_and_masked_data():
-    two = TwoLayers(widen=1.2)
-    found = bidirectional(
-        two, torch.zeros(100, 4).double(), particles=4, **QUICK
-    )  # from the prior the ratios are too skewed
-    truth = two.log_evidence(found.x)
-    assert abs(off_from_one(found.lower.estimate - truth)) < 4
-    assert abs(off_from_one(truth - found.upper.estimate)) < 4
-    known, mask = LinearGaussian(), torch.rand(100, 5) < 0.7
-    found = bidirectional(known.story(2.0), (torch.zeros(100, 5).double(), mask), particles=4, **QUICK)
-    truth = known.log_evidence(found.x, mask)
-    assert abs(off_from_one(found.lower.estimate - truth)) < 4
-    assert abs(off_from_one(truth - found.upper.estimate)) < 4
-
-
 def test_step_sizes_come_from_a_pilot_and_never_from_the_chains(monkeypatch):
-    """Forward and backward chains are moved by what the pilot found, whatever they do themselves."""
+    """Chains are moved by what the pilot found, whatever they do themselves."""
     known = LinearGaussian()
     used, adapted, plain, adapt = [], [], annealing.transition, annealing.adapt
 
@@ -181,11 +131,6 @@ def test_step_sizes_come_from_a_pilot_and_never_from_the_chains(monkeypatch):
     assert len(used) == tuning + 5
     for step, tuned in zip(used[tuning:], adapted[annealing.SETTLING :], strict=True):
         assert torch.equal(step, tuned)
-    used.clear()
-    bidirectional(known.story(widen=1.5), torch.zeros(3, 5).double(), particles=4, num_temperatures=6, progress=False)
-    forward, back = used[tuning : tuning + 5], used[2 * tuning + 5 :]
-    for there, here in zip(forward, reversed(back), strict=True):  # the same kernels, in reverse
-        assert torch.equal(there, here)
 
 
 @pytest.mark.parametrize("start", ["guide", "prior"])
@@ -253,7 +198,7 @@ def test_a_datum_that_no_chain_can_explain_is_lost_and_the_verdict_says_so(start
     assert evidence.verdict() == "unreliable: no draw had any weight for 1 of the data"
 
 
-def test_a_factor_is_said_and_what_draws_not_from_its_density_is_refused():
+def test_a_factor_is_said():
     def model(x):
         z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0))
         pyro.factor("tilt", -z.square() / 2)
@@ -265,28 +210,12 @@ def test_a_factor_is_said_and_what_draws_not_from_its_density_is_refused():
     assert evidence.method.endswith("of a density that the factor 'tilt' leaves unnormalised")
     truth = torch.distributions.Normal(number(0.0), 1.5**0.5).log_prob(x) - 0.5 * math.log(2)
     assert ((evidence.estimate - truth).abs() < 4 * evidence.standard_error).all()
-    with pytest.raises(ValueError, match="the factor 'tilt' is drawn from by nothing: use annealed"):
-        bidirectional(story, x, progress=False)
-
-
-def test_a_model_that_is_fed_its_own_x_cannot_be_simulated():
-    def model(x):
-        z = pyro.sample("z", dist.Normal(torch.zeros(2).double(), 1.0).to_event(1))
-        before = torch.stack([0 * x[:, 0], x[:, 0]], dim=-1)  # every value is drawn by the one before
-        pyro.sample("x", dist.Normal(z + before, 1.0).to_event(1), obs=x)
-
-    story = Written(model, lambda x: pyro.sample("z", dist.Normal(x, 1.0).to_event(1)))
-    with pytest.raises(
-        ValueError, match="should not be fed the x that it draws; the density of site 'x' depends on it"
-    ):
-        bidirectional(story, torch.randn(3, 2).double(), progress=False)
 
 
 def test_a_flat_prior_has_no_evidence():
     story = Autoencoder(priors.Flat(2), likelihoods.Normal(nn.Linear(2, 5)), nn.Linear(5, 2))
-    for estimator in (annealed, bidirectional):
-        with pytest.raises(ValueError, match="needs a proper prior"):
-            estimator(story, torch.zeros(3, 5), start="prior", progress=False)
+    with pytest.raises(ValueError, match="needs a proper prior"):
+        annealed(story, torch.zeros(3, 5), start="prior", progress=False)
 
 
 @pytest.mark.parametrize(
@@ -302,38 +231,5 @@ def test_a_flat_prior_has_no_evidence():
 )
 def test_options_out_of_range_are_refused(option, message):
     known = LinearGaussian()
-    for estimator in (annealed, bidirectional):
-        with pytest.raises(ValueError, match=message):
-            estimator(known.story(), known.data(2), progress=False, **option)
-
-
-@pytest.mark.parametrize("start", ["guide", "prior"])
-def test_the_chains_that_count_are_not_the_pilots(start, monkeypatch):
-    """Nor do they share their noise: step sizes tuned on the very chains that they move would bias the estimate."""
-    moved, streams, plain = [], [], annealing.transition
-
-    def spied(log_density, u, step, scale, noise, leapfrog):
-        moved.append(u.clone())
-        streams.append(noise.generators[0].initial_seed())
-        return plain(log_density, u, step, scale, noise, leapfrog)
-
-    monkeypatch.setattr(annealing, "transition", spied)
-    known, tuning = LinearGaussian(), annealing.SETTLING + 2
-    bidirectional(
-        known.story(widen=1.5),
-        torch.zeros(2, 5).double(),
-        particles=4,
-        num_temperatures=3,
-        start=start,
-        num_leapfrog_steps=1,
-        progress=False,
-    )
-    ways = {"pilot": 0, "forward": tuning, "pilot again": tuning + 2, "back": 2 * tuning + 2}
-    first = {way: moved[at] for way, at in ways.items()}
-    assert len(moved) == 2 * tuning + 4
-    assert not torch.isin(first["pilot"], first["forward"]).any()
-    assert torch.equal(first["pilot"], first["pilot again"])  # the same step sizes, forward and back
-    seeds = {way: set(streams[at : at + 2]) for way, at in ways.items()}
-    assert seeds["pilot"] == seeds["pilot again"]
-    assert [len(seeds[way]) for way in ways] == [1, 1, 1, 1]
-    assert len(seeds["pilot"] | seeds["forward"] | seeds["back"]) == 3
+    with pytest.raises(ValueError, match=message):
+        annealed(known.story(), known.data(2), progress=False, **option)

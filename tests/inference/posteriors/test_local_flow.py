@@ -1,22 +1,14 @@
-"""A flow of its own for every datum, and importance sampling from it."""
+"""A flow of its own for every datum."""
 
-import importlib
-
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
 from planes import banana, by_quadrature
-from stories import Written, fingerprint, gamma_story, two_modes
+from stories import fingerprint, gamma_story
 from torch.autograd.functional import jacobian
 
-from ppvae.inference import flow_sampling, local_flow, local_normal, log_joint
+from ppvae.inference import local_flow, local_normal, log_joint
 from ppvae.inference.posteriors.local_flow import LocalFlow
-from ppvae.inference.program.prepared import prepared
 from ppvae.selfcheck.analytic import LinearGaussian
-
-module = importlib.import_module("ppvae.inference.posteriors.local_flow")  # its function has the same name
-flow_module = importlib.import_module("ppvae.inference.evidence.flow")
 
 
 def some_flow(size, batch=3, couplings=3):
@@ -97,29 +89,6 @@ def test_a_single_latent_is_bent_too():
     assert (truth - bound > -0.01).all()
 
 
-def test_sampling_from_it_agrees_with_quadrature():
-    story, x = banana()
-    found = flow_sampling(story, x, particles=4000, num_steps=200, progress=False)
-    log_p, _, _ = by_quadrature(story, x)
-    assert ((found.estimate - log_p).abs() < 4 * found.standard_error).all()
-    assert found.standard_error.max() < 0.03
-    assert found.bound == "stochastic lower bound"
-    assert "and the guide" in found.method
-
-
-def test_a_mode_that_only_the_guide_knows_of_is_counted():
-    story, x, truth = two_modes()
-
-    def both(x):
-        root = x.clamp_min(0.1).sqrt()
-        normals = dist.Normal(torch.stack([-root, root], dim=-1), 0.2)
-        pyro.sample("z", dist.MixtureSameFamily(dist.Categorical(torch.ones(2).double()), normals))
-
-    found = flow_sampling(Written(story.within[0], both), x, particles=4000, num_steps=60, progress=False)
-    assert ((found.estimate - truth).abs() < 4 * found.standard_error).all()
-    assert found.standard_error.max() < 0.05
-
-
 def test_no_datum_depends_on_the_others_and_nothing_changes():
     known = LinearGaussian()
     x, story = known.data(5), known.story(widen=1.4, shift=0.3)
@@ -160,8 +129,6 @@ def test_options_out_of_range_are_refused(option):
     known = LinearGaussian()
     with pytest.raises(ValueError, match=f"{option} should be at least 1, got 0"):
         local_flow(known.story(), known.data(2), progress=False, **{option: 0})
-    with pytest.raises(ValueError, match="particles should be at least 1, got 0"):
-        flow_sampling(known.story(), known.data(2), particles=0, progress=False)
 
 
 def test_couplings_take_turns():
@@ -169,21 +136,3 @@ def test_couplings_take_turns():
     flow, noise = some_flow(2, couplings=2), torch.randn(1, 3, 2).double()
     of_one = jacobian(lambda e: flow.rsample(e)[0], noise)[0, :, :, 0]  # (3, size, 3, size)
     assert all((of_one[row, :, row] != 0).all() for row in range(3))
-
-
-def test_the_normal_beside_a_flow_is_wider_than_it_was_fitted(monkeypatch):
-    """The safe side: a tail that both cut off would be missed."""
-    known, used = LinearGaussian(), []
-
-    class Spied(torch.distributions.MultivariateNormal):
-        def __init__(self, loc, scale_tril, validate_args):
-            used.append(scale_tril)
-            super().__init__(loc, scale_tril=scale_tril, validate_args=validate_args)
-
-    x, story = known.data(1), known.story()
-    normal = local_normal(story, x, num_steps=3, progress=False)
-    flow = local_flow(story, x, num_steps=3, start=normal, progress=False)
-    monkeypatch.setattr(flow_module, "MultivariateNormal", Spied)
-    flow_module.mixture_sampling(prepared(story, (x,)), flow, normal, flow_module.Budget(25), 0, False)
-    assert used
-    assert all(torch.equal(scale_tril, 1.2 * normal.scale_tril) for scale_tril in used)

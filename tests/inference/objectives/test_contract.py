@@ -1,15 +1,31 @@
-"""Every objective traces to a graph of tensor operations: no number is read back, so a step can be compiled."""
+"""Every objective: a graph that reads no number back, so a step can be compiled; every parameter; wrong arguments."""
 
+import math
 from functools import partial
 
 import pyro
 import pytest
 import torch
-from objective_stories import Chain, Discrete, binary, vae
+from objective_stories import Chain, Discrete, binary, gradients, vae
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ppvae.inference import elbo, free_bits, mean_field_elbo, objectives, wake_sleep
+from ppvae.inference import (
+    ciwae,
+    dreg,
+    elbo,
+    enumerated_elbo,
+    free_bits,
+    iwae,
+    mean_field_elbo,
+    miwae,
+    objectives,
+    piwae,
+    renyi,
+    sticking_the_landing,
+    vimco,
+    wake_sleep,
+)
 from ppvae.models import priors
 
 
@@ -85,3 +101,54 @@ def test_a_beta_that_is_a_tensor_stays_an_input(objective):
         found = graph(parameters, x, {"beta": two})
         torch.manual_seed(1)
         torch.testing.assert_close(found, step(parameters, x, {"beta": two}), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", objectives.__all__)
+def test_an_objective_is_a_scalar_that_reaches_every_parameter(name):
+    story, objective = vae(), getattr(objectives, name)
+    if name == "free_bits":  # no dimension free: one that is passes no gradient
+        objective = partial(objective, nats=0.0)
+    torch.manual_seed(3)
+    loss = objective(story, binary())
+    assert loss.shape == ()
+    assert all(gradient.abs().sum() > 0 for gradient in gradients(story, loss).values())
+    torch.manual_seed(3)
+    with torch.no_grad():
+        torch.testing.assert_close(objective(story, binary()), loss)
+
+
+@pytest.mark.parametrize(
+    ("objective", "options", "words"),
+    [
+        *[
+            (objective, {"particles": 0}, "particles should be at least 1, got 0")
+            for objective in (elbo, mean_field_elbo, free_bits, enumerated_elbo, iwae, miwae, piwae, ciwae, renyi)
+        ],
+        *[
+            (objective, {"particles": 0}, "particles should be at least 1, got 0")
+            for objective in (dreg, sticking_the_landing, wake_sleep)
+        ],
+        (vimco, {"particles": 1}, "particles should be at least 2, got 1"),
+        (miwae, {"outer": 0}, "outer should be at least 1, got 0"),
+        (piwae, {"outer": -1}, "outer should be at least 1, got -1"),
+        *[
+            (objective, {"beta": -1.0}, "beta should be finite and at least 0, got -1.0")
+            for objective in (elbo, free_bits)
+        ],
+        (mean_field_elbo, {"beta": math.inf}, "beta should be finite and at least 0, got inf"),
+        (elbo, {"beta": math.nan}, "beta should be finite and at least 0, got nan"),
+        (free_bits, {"nats": -0.1}, "nats should be finite and at least 0, got -0.1"),
+        (renyi, {"alpha": -1.0}, "alpha should be finite and at least 0, got -1.0"),
+        (ciwae, {"beta": 1.5}, "beta should be between 0 and 1, got 1.5"),
+        (ciwae, {"beta": torch.tensor(0.5)}, "weight of a KL, got ciwae"),
+        (wake_sleep, {"insomnia": 2.0}, "insomnia should be between 0 and 1, got 2.0"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(objective, options, words):
+    with pytest.raises(ValueError, match=words):
+        objective(vae(), binary(), **options)
+
+
+def test_partial_arguments_are_checked_too():
+    with pytest.raises(ValueError, match="alpha should be finite"):
+        partial(renyi, alpha=math.nan)(vae(), binary())
