@@ -5,7 +5,7 @@ from ppvae.models.autoencoders import Autoencoder
 from ppvae.models.conditional import Conditional
 from ppvae.models.hierarchical import Hierarchical
 from ppvae.models.ladder import Ladder
-from ppvae.models.linear import PCA, Linear, factor_analysis, ppca
+from ppvae.models.linear import Linear, fit_factor_analysis, fit_pca, fit_ppca
 from ppvae.models.mixture import Mixture
 from ppvae.models.semi_supervised import SemiSupervised
 from ppvae.models.sizes import Sizes
@@ -13,7 +13,6 @@ from ppvae.models.stories import assemble
 from ppvae.models.vae import VAE
 
 __all__ = [
-    "PCA",
     "VAE",
     "Autoencoder",
     "Conditional",
@@ -25,9 +24,10 @@ __all__ = [
     "Sizes",
     "assemble",
     "encoders",
-    "factor_analysis",
+    "fit_factor_analysis",
+    "fit_pca",
+    "fit_ppca",
     "likelihoods",
-    "ppca",
     "priors",
     "stories",
 ]

@@ -21,7 +21,7 @@ from ppvae.models.vae import VAE
 from ppvae.networks.corruption import Corrupted, GaussianNoise, Masking, SaltAndPepper
 
 
-def Autoencoder(prior: Prior, likelihood: Likelihood, network: nn.Module, penalty: Penalty | None = None) -> VAE:
+class Autoencoder(VAE):
     """z ~ p(z), x ~ p(x | z), with the guide z = network(x), a point mass: the ELBO is log p(x, z) at the code.
 
     Goodfellow et al. 2016, chapter 14, https://www.deeplearningbook.org/contents/autoencoders.html
@@ -42,7 +42,9 @@ def Autoencoder(prior: Prior, likelihood: Likelihood, network: nn.Module, penalt
     >>> story.encoder(torch.zeros(5, 3)).mean.shape
     torch.Size([5, 2])
     """
-    return VAE(prior, likelihood, PointMass(network), penalty)
+
+    def __init__(self, prior: Prior, likelihood: Likelihood, network: nn.Module, penalty: Penalty | None = None):
+        super().__init__(prior, likelihood, PointMass(network), penalty)
 
 
 @dataclass(frozen=True)

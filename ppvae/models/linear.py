@@ -75,7 +75,7 @@ class Linear(nn.Module):
         return dist.LowRankMultivariateNormal(self.mean, self.weight, self.variance).log_prob(x)
 
 
-def ppca(x: Tensor, latent: int) -> Linear:
+def fit_ppca(x: Tensor, latent: int) -> Linear:
     """Probabilistic principal component analysis at its maximum likelihood, in closed form.
 
     v is the mean of the discarded eigenvalues of the covariance of x (over N, not N - 1), and W the leading
@@ -89,7 +89,7 @@ def ppca(x: Tensor, latent: int) -> Linear:
     Raises:
         ValueError: when `latent` components leave no noise: its likelihood would have no bound.
 
-    >>> story = ppca(torch.randn(100, 5), latent=2)
+    >>> story = fit_ppca(torch.randn(100, 5), latent=2)
     >>> story.weight.shape
     torch.Size([5, 2])
     """
@@ -109,7 +109,7 @@ def ppca(x: Tensor, latent: int) -> Linear:
     return _solved(x, weight, mean, variance, shared=True)
 
 
-def factor_analysis(x: Tensor, latent: int, tolerance: float = 1e-3, iterations: int = 5000) -> Linear:
+def fit_factor_analysis(x: Tensor, latent: int, tolerance: float = 1e-3, iterations: int = 5000) -> Linear:
     """Factor analysis at its maximum likelihood, by scikit-learn's EM.
 
     Rubin & Thayer 1982, https://doi.org/10.1007/BF02293851
@@ -124,7 +124,7 @@ def factor_analysis(x: Tensor, latent: int, tolerance: float = 1e-3, iterations:
         ValueError: when `latent` is out of range, or a feature has no noise left: it is constant, or the factors say
             all of it, and its density has no bound.
 
-    >>> factor_analysis(torch.randn(100, 5), latent=2).variance.shape
+    >>> fit_factor_analysis(torch.randn(100, 5), latent=2).variance.shape
     torch.Size([5])
     """
     _refuse_missing(x)
@@ -159,7 +159,7 @@ def _refuse_noiseless(features: Tensor) -> None:
         first = int(features.nonzero()[0])
         raise ValueError(
             f"every feature should keep some noise; feature {first} has none left: leave it out, take fewer factors, "
-            "or use ppca"
+            "or use PPCA"
         )
 
 
@@ -172,7 +172,7 @@ def _solved(x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, shared: b
     return story
 
 
-def PCA(x: Tensor, latent: int) -> VAE:
+def fit_pca(x: Tensor, latent: int) -> VAE:
     """Principal component analysis in closed form, as a linear autoencoder that needs no fit.
 
     The code is the projection on the `latent` leading eigenvectors of the covariance of x. No linear autoencoder has
@@ -187,7 +187,7 @@ def PCA(x: Tensor, latent: int) -> VAE:
         ValueError: when `latent` is out of range, or a value of x is missing.
 
     >>> x = torch.randn(100, 5)
-    >>> story = PCA(x, latent=5)
+    >>> story = fit_pca(x, latent=5)
     >>> torch.allclose(story.likelihood(story.encoder(x).mean).mean, x, atol=1e-5)
     True
     """

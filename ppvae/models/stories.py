@@ -11,12 +11,11 @@ from torch import Tensor
 
 from ppvae import networks
 from ppvae.base import Architecture
-from ppvae.models import linear
 from ppvae.models.autoencoders import autoencoder, contractive, denoising, regularised, sparse
 from ppvae.models.conditional import conditional
 from ppvae.models.hierarchical import hierarchical
 from ppvae.models.ladder import ladder
-from ppvae.models.linear import PCA, Linear
+from ppvae.models.linear import Linear, fit_factor_analysis, fit_pca, fit_ppca
 from ppvae.models.mixture import mixture
 from ppvae.models.recursive import recursive
 from ppvae.models.semi_supervised import semi_supervised
@@ -62,7 +61,7 @@ def pca(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> VAE:
     torch.Size([5, 2])
     """
     x = sizes.x if sizes.x is not None else torch.randn(sizes.features, sizes.features)
-    return PCA(x, sizes.latent).requires_grad_(False)
+    return fit_pca(x, sizes.latent).requires_grad_(False)
 
 
 def ppca(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Linear:
@@ -82,7 +81,7 @@ def ppca(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Linea
     """
     if sizes.x is None:
         return Linear(sizes.features, sizes.latent)
-    return linear.ppca(sizes.x, sizes.latent).requires_grad_(False)
+    return fit_ppca(sizes.x, sizes.latent).requires_grad_(False)
 
 
 def factor_analysis(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> Linear:
@@ -102,7 +101,7 @@ def factor_analysis(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Size
     """
     if sizes.x is None:
         return Linear(sizes.features, sizes.latent, shared=False)
-    return linear.factor_analysis(sizes.x, sizes.latent).requires_grad_(False)
+    return fit_factor_analysis(sizes.x, sizes.latent).requires_grad_(False)
 
 
 def assemble(

@@ -184,7 +184,7 @@ def test_what_is_solved_or_started_from_data_sees_them_drawn():
     seen = digits(binarisation="dynamic")
     assert set(seen.drawn().train.unique().tolist()) == {0.0, 1.0}
     assert torch.equal(seen.drawn().train, seen.drawn().train)
-    expected = linear.ppca(seen.drawn().train, 3)
+    expected = linear.fit_ppca(seen.drawn().train, 3)
     torch.testing.assert_close(found.story.log_evidence(seen.test), expected.log_evidence(seen.test))
 
 

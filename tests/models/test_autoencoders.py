@@ -14,7 +14,7 @@ import ppvae
 from ppvae import data, networks
 from ppvae.inference import elbo, importance, laplace_sampling, log_joint, log_weights
 from ppvae.inference.program.codes import codes, decode, drawn_codes, is_deterministic, reconstruct
-from ppvae.models import PCA, Autoencoder, assemble, encoders, likelihoods, priors, stories
+from ppvae.models import Autoencoder, assemble, encoders, fit_pca, likelihoods, priors, stories
 from ppvae.models.autoencoders import Contraction, KLSparsity, WeightDecay
 
 SHAPE = (1, 4, 4)
@@ -252,7 +252,7 @@ def test_the_linear_autoencoder_finds_the_subspace_and_the_loss_of_pca():
 
 
 def test_pca_with_one_gaussian_on_its_codes_has_the_evidence_of_that_gaussian():
-    x, story = digits().double(), PCA(digits().double(), 6)
+    x, story = digits().double(), fit_pca(digits().double(), 6)
     story.prior = priors.ex_post(codes(story, x), components=1)
     weight, bias = story.likelihood.network.weight, story.likelihood.network.bias
     variance = (2 * story.likelihood.log_scale).exp()

@@ -4,7 +4,7 @@ import torch
 
 from ppvae import data
 from ppvae.inference.program.codes import codes, reconstruct
-from ppvae.models import PCA, assemble, encoders, likelihoods, priors, stories
+from ppvae.models import assemble, encoders, fit_pca, likelihoods, priors, stories
 from ppvae.plots import figures
 
 
@@ -16,7 +16,7 @@ def test_the_principal_plane_keeps_the_largest_axes_and_all_distances_of_flat_co
 
 def test_a_path_leads_from_the_first_datum_to_the_first_of_another_label():
     digits = data.load("digits", scaling="unit")
-    story = PCA(digits.train, 5)
+    story = fit_pca(digits.train, 5)
     other = next(i for i, label in enumerate(digits.test_labels) if label != digits.test_labels[0])
     path = figures.path(story, digits, steps=7)
     torch.testing.assert_close(path[[0, -1]], reconstruct(story, digits.test[[0, other]]))

@@ -49,7 +49,7 @@ def test_two_layers_and_masked_data_and_more_data_than_go_at_once():
 def test_principal_components_have_the_evidence_of_their_model():
     torch.manual_seed(0)
     x = torch.randn(200, 6) @ torch.randn(6, 6)
-    story = linear.ppca(x, 2)
+    story = linear.fit_ppca(x, 2)
     torch.testing.assert_close(exact(story, x).estimate.float(), story.log_evidence(x).float(), atol=1e-3, rtol=1e-5)
 
 
