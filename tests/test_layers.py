@@ -18,7 +18,7 @@ ALLOWED = {  # each room, from the lowest up: which rooms its files may import
     "distributions": (),
     "compilation": (),
     "networks": ("base",),
-    "inference.program": ("base",),
+    "inference.program": ("base", "data"),
     "inference.objectives": ("base", "inference.program"),
     "inference.posteriors": ("base", "inference.program", "progress"),
     "inference.evidence": ("base", "compilation", "inference.posteriors", "inference.program", "progress"),

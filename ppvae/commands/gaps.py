@@ -1,6 +1,5 @@
 """`ppvae gaps RUN`: what the bound of a run gives away, and to what: family, amortisation, data not fitted to."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -10,7 +9,7 @@ from rich.table import Table
 from ppvae.commands import COMMANDS
 from ppvae.experiments import runs
 from ppvae.experiments.options import add_trust, new_parser
-from ppvae.inference.diagnostics.gaps import Difference, Gaps, gaps, generalisation
+from ppvae.inference.diagnostics.gaps import Difference, Gaps, Generalisation, gaps, generalisation
 from ppvae.inference.program.traces import batch_for, scored
 from ppvae.plots import figures
 from ppvae.plots.inference import gap_bars
@@ -49,23 +48,24 @@ def run(options: Namespace) -> None:
     print_gaps(parts, between)
     for line in notes(parts):
         print(line)
-    summary = {"seed": options.seed, **record(parts, between)}
-    path = runs.write_measures(found, f"gaps-first{options.rows}-seed{options.seed}", summary, per_datum(parts))
-    pictures = {"bars": (gap_bars({k: v.summary() for k, v in parts.items()}, "Gaps of inference"), "")}
+    summary = {split: part.summary() for split, part in parts.items()} | {"train - test": between.summary()}
+    name = f"gaps-first{options.rows}-seed{options.seed}"
+    path = runs.write_measures(found, name, {"seed": options.seed, **summary}, per_datum(parts))
+    pictures = {"bars": (gap_bars({k: v.differences() for k, v in parts.items()}, "Gaps of inference"), "")}
     print(f"saved in {path}")
     print(f"figures: {', '.join(map(str, figures.save_beside(pictures, path)))}")
 
 
-def print_gaps(parts: dict[str, Gaps], between: Sequence[Difference]) -> None:
+def print_gaps(parts: dict[str, Gaps], between: Generalisation) -> None:
     """One table: levels, then gaps, with the difference between the splits beside them."""
     table = Table(padding=(0, 1), box=None)
     for column in ("", *(f"{split} ({len(found.log_p.estimate)})" for split, found in parts.items()), "train - test"):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    beside = {difference.name: cell(difference) for difference in between}
-    for kind in ("levels", "summary"):
+    beside = {difference.name: cell(difference) for difference in between.differences}
+    for kind in ("levels", "differences"):
         lists = [getattr(found, kind)() for found in parts.values()]
         for rows in zip(*lists, strict=True):
-            cells = [cell(row, kind == "summary") for row in rows]
+            cells = [cell(row, kind == "differences") for row in rows]
             table.add_row(rows[0].name, *cells, beside.get(rows[0].name, ""))
         if kind == "levels":
             table.add_row()
@@ -97,31 +97,10 @@ def notes(parts: dict[str, Gaps]) -> list[str]:
     return lines
 
 
-def record(parts: dict[str, Gaps], between: Sequence[Difference]) -> dict[str, Any]:
-    """Levels and gaps of each split, and how the splits differ, as JSON has them."""
-    found: dict[str, Any] = {}
-    for split, part in parts.items():
-        levels = {row.name: figures_of(row) for row in part.levels()}
-        found[split] = {"family": part.family, "data": len(part.log_p.estimate), **levels}
-        found[split] |= {row.name: figures_of(row) for row in part.summary()}
-    return {**found, "train - test": {row.name: figures_of(row) for row in between}}
-
-
-def figures_of(difference: Difference) -> dict[str, Any]:
-    mean_and_error = {"mean": difference.mean, "standard_error": difference.error}
-    return runs.finite({**mean_and_error, "resolved": difference.resolved})
-
-
 def per_datum(parts: dict[str, Gaps]) -> list[dict[str, Any]]:
-    """A row for each datum: log p(x), every ELBO, their Monte Carlo errors, k-hat."""
+    """A row for each datum of each split."""
     rows = []
     for split, part in parts.items():
-        columns = {"log_p": part.log_p.estimate, "log_p_error": part.log_p.standard_error}
-        columns["pareto_k"] = part.log_p.pareto_k
-        for name, evidence in part.bounds().items():
-            short = name.replace(" ELBO", "").replace(" ", "_")
-            columns |= {f"{short}_elbo": evidence.elbo, f"{short}_elbo_error": evidence.elbo_standard_error}
-        lists = {name: values.tolist() for name, values in columns.items()}
-        for datum in range(len(part.log_p.estimate)):
-            rows.append({"split": split, "datum": datum, **{name: values[datum] for name, values in lists.items()}})
+        names, values = zip(*part.columns().items(), strict=True)
+        rows += [{"split": split, **dict(zip(names, row, strict=True))} for row in zip(*values, strict=True)]
     return rows

@@ -79,8 +79,7 @@ def run(options: Namespace) -> None:
     some = "" if options.methods is None else "-".join(["", *methods]).replace(" ", "_")
     name = f"posteriors{some}-{options.split}-first{options.rows}-seed{options.seed}"
     summary = {"split": options.split, "seed": options.seed, "log_p": log_p.summary(), "noise": against.noise}
-    summary |= {"methods": [runs.finite(row) for row in rows]}
-    path = runs.write_measures(found, name, {**summary, "log_p": runs.finite(log_p.summary())}, rows)
+    path = runs.write_measures(found, name, {**summary, "methods": rows}, rows)
     print(f"saved in {path}")
     print(f"figures: {', '.join(map(str, figures.save_beside(pictures(story, batch, measured, against), path)))}")
 

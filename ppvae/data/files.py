@@ -1,9 +1,10 @@
 """Files of anyone's making: read in bounded time and memory, and written whole."""
 
 import json
+import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,30 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """A record as JSON, replaced whole; nan and infinities, for which JSON has no word, as null."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(finite(record), indent=1) + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Columns of one length as CSV, replaced whole; numbers to nine digits."""
+    lines = [",".join(columns)]
+    for row in zip(*columns.values(), strict=True):
+        lines.append(",".join(f"{cell:.9g}" if isinstance(cell, float) else str(cell) for cell in row))
+    with replacing(path) as part:
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def finite(value: Any) -> Any:
+    """The same without nan and infinities, at any depth: None in their place."""
+    if isinstance(value, Mapping):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Refused(ValueError):

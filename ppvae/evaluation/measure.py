@@ -12,13 +12,13 @@ from ppvae.base import optional
 from ppvae.data import Dataset
 from ppvae.evaluation import metrics
 from ppvae.inference.program.codes import (
-    codes,
     decode,
+    encode,
     is_deterministic,
     prior_variance,
     reconstruct,
     reconstruction_log_likelihood,
-    simulate,
+    sample,
 )
 from ppvae.inference.program.streams import own_generators
 from ppvae.inference.program.traces import batch_for, evaluating, is_point_mass, latent_sites
@@ -49,7 +49,7 @@ def representation(story: Any, data: Dataset) -> dict[str, float]:
     }
     if data.train_labels is not None and data.test_labels is not None:
         with suppress(Untold):
-            seen = {split: codes(story, untold(story, data.tensors(split))) for split in told}
+            seen = {split: encode(story, untold(story, data.tensors(split))) for split in told}
             labelled = (seen["train"], data.train_labels, seen["test"], data.test_labels)
             found["neighbour"] = metrics.neighbour_accuracy(*labelled)
             found["probe"] = metrics.probe_accuracy(*labelled)
@@ -67,13 +67,12 @@ def regularity(story: Any, data: Dataset) -> dict[str, float]:
         return found
 
     def decoded(z: Tensor) -> Tensor:
-        return decode(story, tuple(part[:1].expand(len(z), *part.shape[1:]) for part in batch), z)
+        return decode(story, tuple(part[:1].expand(len(z), *part.shape[1:]) for part in batch), z=z)
 
-    found["continuity"] = metrics.continuity(decoded, *metrics.interpolation_pairs(codes(story, batch)))
+    found["continuity"] = metrics.continuity(decoded, *metrics.interpolation_pairs(encode(story, batch)))
     if len(data.test) > metrics.NEIGHBOURS and not data.observation.missing:
-        with suppress(NotImplementedError), own_generators():  # a prior that cannot be drawn from
-            torch.manual_seed(0)
-            samples = simulate(story, batch)
+        with suppress(NotImplementedError):  # a prior that cannot be drawn from
+            samples = sample(story, batch)
             if samples.isfinite().all():
                 found["precision"], found["recall"] = metrics.completeness(data.test.to(samples), samples)
     return found
@@ -107,7 +106,7 @@ def kl_per_dimension(story: Any, batch: tuple[Tensor, ...]) -> Tensor | None:
 
 def _active(story: Any, batch: tuple[Tensor, ...]) -> float:
     """Active units on the scale of the prior; of the codes' mean variance where a flat prior has none."""
-    z = codes(story, batch)
+    z = encode(story, batch)
     spread = prior_variance(story, batch)
     return metrics.active_units(z, z.var(dim=0, correction=0).mean() if spread is None else spread)
 

@@ -1,7 +1,6 @@
 """The run folder: configuration, what was observed, weights and curves as plain files, without pickle."""
 
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -17,12 +16,12 @@ from safetensors.torch import load_model, save_model
 
 from ppvae.data import Dataset
 from ppvae.data import load as load_data
-from ppvae.data.files import read_json, replacing
+from ppvae.data.files import finite, read_json, write_csv, write_json
 from ppvae.data.observation import Contract, Observation
 from ppvae.experiments.build import build_story
 from ppvae.experiments.options import fit_parser, parse_run
 from ppvae.inference.evidence.bidirectional import Sandwich
-from ppvae.inference.evidence.evidence import COLUMNS, Evidence
+from ppvae.inference.evidence.evidence import Evidence
 from ppvae.inference.program.streams import own_generators
 from ppvae.inference.program.traces import scored
 from ppvae.training.history import Epoch
@@ -146,12 +145,7 @@ def write_evidence(run: Run, evidence: Evidence, way: str, split: str, seed: int
     dimension are. `way`, the method and what it was given, is a part of the files' names.
     """
     path = run.path / f"evidence-{split}-{way}-seed{seed}.json"
-    rows = [",".join(["datum", *COLUMNS])]
-    columns = [getattr(evidence, column).tolist() for column in COLUMNS]
-    rows += [
-        f"{datum}," + ",".join(f"{x:.9g}" for x in figures) for datum, figures in enumerate(zip(*columns, strict=True))
-    ]
-    _replace(path.with_suffix(".csv"), "\n".join(rows) + "\n")
+    write_csv(path.with_suffix(".csv"), evidence.columns())
     contract = Contract(run.observation, evidence.measure, scored(run.story))
     summary = {
         "of": contract.of or "p(x)",
@@ -159,50 +153,21 @@ def write_evidence(run: Run, evidence: Evidence, way: str, split: str, seed: int
         "bits_per_dim": contract.bits_per_dimension(evidence.estimate.mean().item()),
         **evidence.summary(),
     }
-    record = {"observation": run.observation.as_dict(), "split": split, "seed": seed, **finite(summary)}
-    _replace(path, json.dumps(record, indent=1) + "\n")
+    write_json(path, {"observation": run.observation.as_dict(), "split": split, "seed": seed, **summary})
     return path
 
 
 def write_bounds(run: Run, bounds: dict[int, Sandwich], way: str, seed: int) -> Path:
     """Bounds from both sides on data that the story drew, by the number of temperatures, as JSON."""
     path = run.path / f"evidence-simulated-{way}-seed{seed}.json"
-    rungs = [
-        {
-            "num_temperatures": distributions,
-            "gap": both.gap()[0],
-            "gap_error": both.gap()[1],
-            "lower": finite(both.lower.summary()),
-            "upper": finite(both.upper.summary()),
-        }
-        for distributions, both in bounds.items()
-    ]
-    _replace(
-        path, json.dumps({"observation": run.observation.as_dict(), "seed": seed, "rungs": rungs}, indent=1) + "\n"
-    )
+    rungs = [{"num_temperatures": temperatures, **both.summary()} for temperatures, both in bounds.items()]
+    write_json(path, {"observation": run.observation.as_dict(), "seed": seed, "rungs": rungs})
     return path
 
 
 def write_measures(run: Run, name: str, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
     """A summary as JSON, and rows with the same columns as CSV beside it; replaced whole if they are there."""
     path = run.path / f"{name}.json"
-    lines = [",".join(rows[0])]
-    lines += [",".join(f"{x:.9g}" if isinstance(x, float) else str(x) for x in row.values()) for row in rows]
-    _replace(path.with_suffix(".csv"), "\n".join(lines) + "\n")
-    record = {"observation": run.observation.as_dict(), "of": scored(run.story) or "p(x)", **summary}
-    _replace(path, json.dumps(record, indent=1) + "\n")
+    write_csv(path.with_suffix(".csv"), {column: [row[column] for row in rows] for column in rows[0]})
+    write_json(path, {"observation": run.observation.as_dict(), "of": scored(run.story) or "p(x)", **summary})
     return path
-
-
-def finite(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record without nan and infinities, for which JSON has no word: null instead."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-
-
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-def _replace(path: Path, text: str) -> None:
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")

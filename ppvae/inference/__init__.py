@@ -30,23 +30,26 @@ from ppvae.inference.objectives import (
     vimco,
     wake_sleep,
 )
-from ppvae.inference.posteriors.chains import hmc
 from ppvae.inference.posteriors.convergence import effective_draws, r_hat
 from ppvae.inference.posteriors.laplace import laplace
-from ppvae.inference.posteriors.local import local_normal
-from ppvae.inference.posteriors.local_flow import local_flow
-from ppvae.inference.posteriors.methods import infer
+from ppvae.inference.posteriors.posterior import Posterior, hmc, infer, local_flow, local_normal, nuts
+from ppvae.inference.program.answers import Answer
+from ppvae.inference.program.codes import decode, encode, reconstruct, sample
 from ppvae.inference.program.weights import log_joint, log_mean_exp, log_weights
 
 __all__ = [
+    "Answer",
     "Evidence",
+    "Posterior",
     "annealed",
     "bidirectional",
     "calibration",
     "ciwae",
+    "decode",
     "dreg",
     "effective_draws",
     "elbo",
+    "encode",
     "enumerated_elbo",
     "exact",
     "flow_sampling",
@@ -71,13 +74,16 @@ __all__ = [
     "maximum_a_posteriori",
     "mean_field_elbo",
     "miwae",
+    "nuts",
     "pareto_k",
     "piwae",
     "prior_sampling",
     "r_hat",
+    "reconstruct",
     "reference",
     "refined_sampling",
     "renyi",
+    "sample",
     "sticking_the_landing",
     "upper_bound",
     "vimco",

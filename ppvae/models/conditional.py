@@ -18,7 +18,7 @@ class Conditional(nn.Module):
 
     y stands beside z at the likelihood's network and beside x at the encoder's: both parts take `[z, y]` and `[x, y]`,
     side by side along the last dimension. Labels go in as rows of one 1 each, covariates as they are. To generate,
-    give the labels: `generate(story, (x, labels))`. Sohn et al. 2015,
+    give the labels: `sample(story, (x, labels))`. Sohn et al. 2015,
     https://papers.nips.cc/paper/2015/hash/8d55a249e6baa5c06772297520da2051-Abstract.html; Kingma et al. 2014,
     https://arxiv.org/abs/1406.5298
 

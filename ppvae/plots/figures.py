@@ -16,8 +16,7 @@ from ppvae.evaluation.comparison import Group
 from ppvae.evaluation.measure import kl_per_dimension
 from ppvae.evaluation.scoring import give_density
 from ppvae.experiments.lineup import Fitted
-from ppvae.inference.program.codes import codes, decode, generate, reconstruct
-from ppvae.inference.program.streams import own_generators
+from ppvae.inference.program.codes import decode, encode, reconstruct, sample
 from ppvae.inference.program.traces import batch_for
 from ppvae.models import VAE, priors
 from ppvae.plots import stories
@@ -40,7 +39,7 @@ def of_run(story: Any, name: str, data: Dataset, history: History) -> Figures:
     if not isinstance(optional(story, "prior"), priors.Flat):
         rows["samples, p(z) fitted to the codes" if given else "samples from the prior"] = samples(story, x)
     rows = {"test data": x[0]} | {row: _cut(images, x[0]) for row, images in rows.items()}
-    plane = principal_plane(codes(story, batch_for(story, **data.tensors("test"))))
+    plane = principal_plane(encode(story, batch_for(story, **data.tensors("test"))))
     return {
         "learning-curve": (stories.learning_curves({str(data.observation): {name: history}}, "Learning curve"), ""),
         "images": (
@@ -143,9 +142,7 @@ def principal_plane(codes: Tensor) -> Tensor:
 
 def samples(story: Any, like: Batch) -> Tensor:
     """E[x | z] with z from the prior, the same draws each time."""
-    with own_generators():
-        torch.manual_seed(0)
-        return generate(story, like)
+    return sample(story, like, means=True)
 
 
 def path(story: Any, data: Dataset, steps: int = SHOWN) -> Tensor:
@@ -156,16 +153,16 @@ def path(story: Any, data: Dataset, steps: int = SHOWN) -> Tensor:
     other = 1 if len(data.test) > 1 else 0
     if data.test_labels is not None:
         other = next((i for i, label in enumerate(data.test_labels) if label != data.test_labels[0]), other)
-    ends = codes(story, batch_for(story, **data.tensors("test", other + 1)))[[0, other]]
+    ends = encode(story, batch_for(story, **data.tensors("test", other + 1)))[[0, other]]
     z = torch.lerp(ends[:1], ends[1:], torch.linspace(0, 1, steps).to(ends).unsqueeze(-1))
     given = batch_for(story, **data.tensors("test", 1))
-    return decode(story, tuple(part.expand(steps, *part.shape[1:]) for part in given), z)
+    return decode(story, tuple(part.expand(steps, *part.shape[1:]) for part in given), z=z)
 
 
 def _space(entry: Fitted) -> tuple[Tensor, dict[str, Tensor]]:
     x = _shown(entry)
     images = {PATH: path(entry.story, entry.data), DRAWN: samples(entry.story, x)}
-    plane = principal_plane(codes(entry.story, _shown(entry, None)))
+    plane = principal_plane(encode(entry.story, _shown(entry, None)))
     return plane, {name: _cut(rows, x[0]) for name, rows in images.items()}
 
 

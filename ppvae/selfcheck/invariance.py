@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppvae.inference import Evidence, annealed, hmc, importance, refined_sampling
+from ppvae.inference import Evidence, annealed, importance, refined_sampling
 from ppvae.inference.evidence.workers import in_processes
+from ppvae.inference.posteriors.chains import run_chains
 from ppvae.selfcheck.analytic import LinearGaussian, TwoLayers
 from ppvae.selfcheck.checks import Check, equal
 
@@ -32,7 +33,8 @@ def invariance_checks(seed: int = 0, processes: int = 1) -> Iterator[Check]:
                 shared = in_processes(estimator, story, data, processes).estimate
                 yield equal("invariance", story_name, f"{what}, in {processes} processes", shared, whole)
     chains = [
-        hmc(known.story(), part, num_samples=20, num_warmup=20, progress=False, seed=seed).u for part in (x, x.flip(0))
+        run_chains(known.story(), part, num_samples=20, num_warmup=20, progress=False, seed=seed).u
+        for part in (x, x.flip(0))
     ]
     yield equal(
         "invariance",

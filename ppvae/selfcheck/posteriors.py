@@ -4,7 +4,10 @@ from collections.abc import Iterator
 
 import torch
 
-from ppvae.inference import hmc, infer, laplace, local_normal
+from ppvae.inference import laplace
+from ppvae.inference.posteriors.chains import run_chains
+from ppvae.inference.posteriors.local import fit_normals
+from ppvae.inference.posteriors.methods import approximate
 from ppvae.selfcheck.analytic import LinearGaussian
 from ppvae.selfcheck.checks import LIMIT, Check, against, at_most, equal
 
@@ -20,17 +23,17 @@ def posterior_checks(seed: int = 0) -> Iterator[Check]:
     found = laplace(story, x, progress=False)
     yield equal("posterior", WHERE, "laplace, mean", found.loc, mean)
     yield equal("posterior", WHERE, "laplace, covariance", found.scale_tril @ found.scale_tril.mT, covariance)
-    local = local_normal(story, x, seed=seed, progress=False)
+    local = fit_normals(story, x, seed=seed, progress=False)
     q = torch.distributions.MultivariateNormal(local.loc, scale_tril=local.scale_tril)
     posterior = torch.distributions.MultivariateNormal(mean, covariance)
     gap = torch.distributions.kl_divergence(q, posterior).max().item()
     yield at_most("posterior", WHERE, "local_normal, largest KL to the posterior", gap, 0.02)
     for method in ("local diagonal", "local flow", "resampled"):
-        drawn = infer(story, x, method, num_samples=DRAWS, seed=seed, progress=False).draws  # (draws, data, size)
+        drawn = approximate(story, x, method, num_samples=DRAWS, seed=seed, progress=False).draws  # (draws, data, size)
         off = (drawn.mean(0) - mean).abs() / covariance.diagonal().sqrt()
         limit = LIMIT / DRAWS**0.5 + 0.05  # a fit is not exact either
         yield at_most("posterior", WHERE, f"{method}, largest error of a mean, in deviations", off.max().item(), limit)
-    draws = hmc(story, x, num_samples=400, num_warmup=200, seed=seed, progress=False)
+    draws = run_chains(story, x, num_samples=400, num_warmup=200, seed=seed, progress=False)
     deviation = covariance.diagonal().sqrt()
     z = (draws.u.mean((0, 1)) - mean) / (deviation / draws.ess.sqrt())
     worst = int(z.abs().argmax())

@@ -1,13 +1,15 @@
 """What a fit leaves behind, epoch by epoch, and what its objective says of data that it does not learn from."""
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ppvae.base import Batch, Objective, Story
+from ppvae.inference.program.answers import Answer
 from ppvae.inference.program.checks import hot_loop
 from ppvae.inference.program.traces import evaluating, placed
 from ppvae.training.state import generators_of
@@ -24,10 +26,19 @@ class Epoch:
 
 
 @dataclass
-class History:
+class History(Answer):
     """What `fit` returns: one record per epoch."""
 
     epochs: list[Epoch] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """Where the fit ended; losses in nats per datum."""
+        last = self.epochs[-1]
+        return {"epochs": last.epoch, "loss": last.loss, "valid": last.valid, "seconds": self.seconds}
+
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """A row for each epoch."""
+        return {each.name: [getattr(epoch, each.name) for epoch in self.epochs] for each in fields(Epoch)}
 
     @property
     def loss(self) -> list[float]:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ppvae.base import Batch, Likelihood
-from ppvae.inference.program.codes import codes
+from ppvae.inference.program.codes import encode
 from ppvae.inference.program.traces import as_batch, networks_of
 from ppvae.models import VAE, Autoencoder, likelihoods, priors
 from ppvae.training.fit import fit
@@ -66,7 +66,7 @@ def pretrain(
     histories = []
     for layer in layers:
         histories.append(alone(layer, batch))
-        batch = (codes(layer, batch),)
+        batch = (encode(layer, batch),)
     networks_of(story).eval()
     return histories
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from ppvae import data
 from ppvae.evaluation import measure, metrics
-from ppvae.inference.program.codes import codes, decode, reconstruct, simulate
+from ppvae.inference.program.codes import decode, encode, reconstruct, sample
 from ppvae.inference.program.weights import latent_densities
 from ppvae.models import VAE, assemble, encoders, fit_pca, likelihoods, priors, stories
 
@@ -77,7 +77,7 @@ def test_a_point_mass_and_a_flat_prior_have_no_divergence():
 
 def test_units_count_on_the_scale_of_their_prior():
     story, seen = story_of(encoder=encoders.PointMass), digits()
-    variances = codes(story, seen.test).var(0, correction=0)
+    variances = encode(story, seen.test).var(0, correction=0)
     assert measure.representation(story, seen)["active_units"] == (variances > 0.01).sum()
     story.prior = priors.Flat(LATENT)  # which has none
     assert measure.representation(story, seen)["active_units"] == LATENT
@@ -93,12 +93,12 @@ def test_a_dead_unit_under_a_flat_prior_is_not_active():
 def test_continuity_and_completeness_are_of_the_decoder_and_the_prior():
     story, seen = story_of(), digits()
     found = measure.regularity(story, seen)
-    starts, ends = metrics.interpolation_pairs(codes(story, seen.test))
+    starts, ends = metrics.interpolation_pairs(encode(story, seen.test))
     with torch.no_grad():
         by_hand = metrics.continuity(lambda z: story.likelihood(z).mean, starts, ends)
     assert found["continuity"] == pytest.approx(by_hand, rel=1e-4)
     torch.manual_seed(0)
-    assert (found["precision"], found["recall"]) == metrics.completeness(seen.test, simulate(story, seen.test))
+    assert (found["precision"], found["recall"]) == metrics.completeness(seen.test, sample(story, seen.test))
 
 
 def test_a_linear_decoder_with_orthonormal_axes_is_even():
@@ -108,7 +108,7 @@ def test_a_linear_decoder_with_orthonormal_axes_is_even():
 def test_decoding_codes_is_reconstructing():
     seen = digits()
     for story in (story_of(), story_of(story=stories.hierarchical), story_of(story=stories.recursive)):
-        torch.testing.assert_close(decode(story, seen.test, codes(story, seen.test)), reconstruct(story, seen.test))
+        torch.testing.assert_close(decode(story, seen.test, z=encode(story, seen.test)), reconstruct(story, seen.test))
 
 
 @pytest.mark.parametrize("rows", [1, 3, 4])
@@ -146,7 +146,7 @@ def test_simulated_data_are_draws_of_the_model():
     torch.manual_seed(0)
     parts = (priors.StandardNormal, likelihoods.Bernoulli, encoders.DiagonalNormal)
     story = assemble(*parts, shape=(3,), latent=2).eval()
-    x = simulate(story, torch.zeros(20_000, 3))
+    x = sample(story, torch.zeros(20_000, 3))
     assert set(x.unique().tolist()) == {0.0, 1.0}
     with torch.no_grad():
         share = story.likelihood(story.prior().sample((20_000,))).mean.mean(0)
@@ -192,7 +192,7 @@ def test_the_training_data_are_taken_as_they_are_seen():
 
 def test_labels_are_told_from_the_codes_of_training_data():
     story, seen = story_of(), digits()
-    by_hand = codes(story, seen.train), seen.train_labels, codes(story, seen.test), seen.test_labels
+    by_hand = encode(story, seen.train), seen.train_labels, encode(story, seen.test), seen.test_labels
     found = measure.representation(story, seen)
     assert found["neighbour"] == metrics.neighbour_accuracy(*by_hand)
     assert found["probe"] == metrics.probe_accuracy(*by_hand)
@@ -229,6 +229,6 @@ def test_a_code_that_was_told_its_label_says_nothing_of_it(name):
         assert math.isnan(found["probe"])
     else:
         none = [(x, torch.full((len(x),), -1)) for x in (seen.train, seen.test)]
-        by_hand = codes(story, none[0]), seen.train_labels, codes(story, none[1]), seen.test_labels
+        by_hand = encode(story, none[0]), seen.train_labels, encode(story, none[1]), seen.test_labels
         assert found["neighbour"] == metrics.neighbour_accuracy(*by_hand)
         assert found["probe"] == metrics.probe_accuracy(*by_hand)

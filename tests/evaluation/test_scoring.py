@@ -9,7 +9,7 @@ from torch import nn
 
 from ppvae.evaluation.scoring import give_density, score
 from ppvae.inference import importance, refined_sampling
-from ppvae.inference.program.codes import codes
+from ppvae.inference.program.codes import encode
 from ppvae.models import Autoencoder, assemble, encoders, likelihoods, priors, stories
 from ppvae.selfcheck.analytic import LinearGaussian
 
@@ -101,7 +101,7 @@ def test_a_density_is_given_to_a_point_mass_alone():
     for prior in (priors.Flat(2), priors.StandardNormal(2)):
         story = deterministic(prior)
         assert give_density(story, (x,))
-        expected = priors.ex_post(codes(story, x), components=10)
+        expected = priors.ex_post(encode(story, x), components=10)
         torch.testing.assert_close(story.prior.loc, expected.loc)
         assert not give_density(story, (x,))  # it has one
 

@@ -14,7 +14,7 @@ from ppvae.evaluation.scoring import score
 from ppvae.experiments import lineup
 from ppvae.experiments.options import fit_parser, parse
 from ppvae.inference import elbo, prior_sampling
-from ppvae.inference.program.codes import codes, prior_variance, reconstruct
+from ppvae.inference.program.codes import encode, prior_variance, reconstruct
 from ppvae.inference.program.traces import batch_for
 from ppvae.models import assemble, encoders, likelihoods, linear, priors
 from ppvae.plots import figures
@@ -59,12 +59,12 @@ def test_a_row_is_what_its_words_say():
     assert row.mean["naive_neg_log_p"] == -naive["log_p"]
     assert row.mean["naive_monte_carlo_error"] == naive["monte_carlo_error"]
     measures = found.result.measures
-    labelled = (codes(story, seen.train), seen.train_labels, codes(story, seen.test), seen.test_labels)
+    labelled = (encode(story, seen.train), seen.train_labels, encode(story, seen.test), seen.test_labels)
     assert measures["neighbour"] == metrics.neighbour_accuracy(*labelled)
     assert measures["probe"] == metrics.probe_accuracy(*labelled)
     error = metrics.reconstruction_error(seen.test, reconstruct(story, seen.test), contrast=16)
     assert measures["reconstruction"] == pytest.approx(error)
-    assert measures["active_units"] == metrics.active_units(codes(story, seen.test), prior_variance(story, seen.test))
+    assert measures["active_units"] == metrics.active_units(encode(story, seen.test), prior_variance(story, seen.test))
     assert found.result.observation == seen.observation
     assert str(found.result.contract) == str(seen.observation)
 

@@ -12,13 +12,9 @@ from ppvae.inference import (
     calibration,
     flow_sampling,
     gaps,
-    hmc,
     importance,
-    infer,
     laplace_sampling,
     leaderboard,
-    local_flow,
-    local_normal,
     prior_sampling,
     reference,
     refined_sampling,
@@ -28,7 +24,10 @@ from ppvae.inference.diagnostics.calibration import RANKED, rank, simulate
 from ppvae.inference.diagnostics.leaderboard import SLOW, Reference
 from ppvae.inference.evidence.importance import draws
 from ppvae.inference.posteriors import ascent
-from ppvae.inference.posteriors.methods import METHODS
+from ppvae.inference.posteriors.chains import run_chains
+from ppvae.inference.posteriors.local import fit_normals
+from ppvae.inference.posteriors.local_flow import fit_flows
+from ppvae.inference.posteriors.methods import METHODS, approximate
 from ppvae.selfcheck.analytic import LinearGaussian
 
 FEW = {"particles": 30, "progress": False}
@@ -44,7 +43,7 @@ MODULES = [importlib.import_module(f"ppvae.inference.posteriors.{name}") for nam
 def _short(monkeypatch):
     """A flow begins at a Normal of few steps, and a pilot of annealing settles in two."""
     monkeypatch.setattr("ppvae.inference.evidence.annealing.SETTLING", 2)
-    monkeypatch.setattr(MODULES[1], "local_normal", partial(local_normal, num_steps=3))
+    monkeypatch.setattr(MODULES[1], "fit_normals", partial(fit_normals, num_steps=3))
 
 
 def figures(evidence):
@@ -53,7 +52,7 @@ def figures(evidence):
 
 def inferred(method):
     short = partial(METHODS[method], **BRIEF.get(method.split()[0], {}))
-    return lambda x, seed: [infer(STORY, x, short, num_samples=8, seed=seed, progress=False).draws]
+    return lambda x, seed: [approximate(STORY, x, short, num_samples=8, seed=seed, progress=False).draws]
 
 
 SEEDED = {  # everything that takes a seed, to all of the figures that should follow it
@@ -72,11 +71,11 @@ SEEDED = {  # everything that takes a seed, to all of the figures that should fo
         bidirectional(STORY, x, particles=8, num_temperatures=2, num_leapfrog_steps=1, seed=seed, progress=False)
     ),
     "hmc": lambda x, seed: [
-        hmc(STORY, x, num_samples=4, num_warmup=2, num_leapfrog_steps=2, seed=seed, progress=False).u
+        run_chains(STORY, x, num_samples=4, num_warmup=2, num_leapfrog_steps=2, seed=seed, progress=False).u
     ],
     "reference": lambda x, seed: [reference(STORY, x, num_samples=4, num_warmup=2, seed=seed, progress=False).draws],
-    "local_normal": lambda x, seed: local_normal(STORY, x, seed=seed, **SHORT),
-    "local_flow": lambda x, seed: local_flow(STORY, x, seed=seed, tolerance=None, **SHORT)[:5],
+    "fit_normals": lambda x, seed: fit_normals(STORY, x, seed=seed, **SHORT),
+    "fit_flows": lambda x, seed: fit_flows(STORY, x, seed=seed, tolerance=None, **SHORT)[:5],
     "gaps": lambda x, seed: of_gaps(gaps(STORY, x, num_steps=3, num_flow_steps=3, seed=seed, **FEW)),
     "calibration": lambda x, seed: [
         calibration(STORY, x, "amortised", num_simulations=20, num_samples=50, seed=seed, progress=False).ranks.double()
@@ -111,7 +110,7 @@ def test_a_seed_gives_the_same_draws_again_and_another_gives_others(name):
         assert not torch.allclose(one, another, atol=1e-6, rtol=0)
 
 
-ASCENTS = ["refined_sampling", "flow_sampling", "local_normal", "local_flow", "gaps"]
+ASCENTS = ["refined_sampling", "flow_sampling", "fit_normals", "fit_flows", "gaps"]
 ASCENTS += [f"infer {method}" for method in ("semi-amortised", "local diagonal", "local full", "local flow")]
 
 
@@ -135,7 +134,7 @@ def test_the_seed_of_simulated_data_is_that_of_what_is_inferred_from_them_too():
     x, few = LinearGaussian().data(2), {"seed": 5, "progress": False}
     made, u = simulate(STORY, x, 20, 5)
     found = calibration(STORY, x, "amortised", num_simulations=20, num_samples=50, **few)
-    assert torch.equal(found.ranks, rank(infer(STORY, made, "amortised", num_samples=50, **few).draws, u).ranks)
+    assert torch.equal(found.ranks, rank(approximate(STORY, made, "amortised", num_samples=50, **few).draws, u).ranks)
     against = Reference(x[:, :2], x[:, :2].exp(), x[:, :2].exp(), 0 * x[:, :2] + 1, x[None, :, :2])
     (entry,) = leaderboard(STORY, x, x[:, 0], against, methods=["amortised"], num_samples=25, num_simulations=20, **few)
     found = calibration(STORY, x, "amortised", num_simulations=20, num_samples=4 * RANKED, **few)

@@ -13,7 +13,7 @@ from torch import nn
 import ppvae
 from ppvae import data, networks
 from ppvae.inference import elbo, importance, laplace_sampling, log_joint, log_weights
-from ppvae.inference.program.codes import codes, decode, drawn_codes, is_deterministic, reconstruct
+from ppvae.inference.program.codes import decode, drawn_codes, encode, is_deterministic, reconstruct
 from ppvae.models import Autoencoder, assemble, encoders, fit_pca, likelihoods, priors, stories
 from ppvae.models.autoencoders import Contraction, KLSparsity, WeightDecay
 
@@ -56,7 +56,7 @@ def rows(number=6, seed=1):
 @pytest.mark.parametrize("name", BASELINES)
 def test_the_elbo_is_log_p_of_x_and_the_code(name):
     story, x = made(name).eval(), rows()
-    z = codes(story, x)
+    z = encode(story, x)
     by_hand = story.likelihood(z).log_prob(x) + story.prior().log_prob(z)
     torch.testing.assert_close(log_weights(story, x, particles=3), by_hand.expand(3, 6))
     torch.testing.assert_close(log_joint(story, x, {"z": z.unsqueeze(0)})[0], by_hand)
@@ -78,8 +78,8 @@ def test_it_is_fitted_sampled_and_has_evidence(name):
     assert elbo(story, x).item() < before
     assert np.isfinite(history.loss).all()
     assert reconstruct(story, x).shape == x.shape
-    torch.testing.assert_close(decode(story, x, codes(story, x)), reconstruct(story, x))
-    story.prior = priors.ex_post(codes(story, x), components=2)
+    torch.testing.assert_close(decode(story, x, z=encode(story, x)), reconstruct(story, x))
+    story.prior = priors.ex_post(encode(story, x), components=2)
     evidence = laplace_sampling(story, x[:5], particles=200, progress=False)
     assert evidence.estimate.isfinite().all()
     with pytest.raises(ValueError, match="point mass"):
@@ -95,9 +95,9 @@ def test_one_datum_constant_pixels_and_over_complete_codes(name, latent):
     story = made(name, latent=latent, x=x)
     ppvae.fit(story, x, epochs=3, batch_size=4, valid=x[:1], progress=False)  # the last batch is one datum
     ppvae.fit(story, x[:1], epochs=2, progress=False)
-    assert codes(story, x[:1]).shape == (1, latent)
+    assert encode(story, x[:1]).shape == (1, latent)
     assert elbo(story, x[:1]).isfinite()
-    story.prior = priors.ex_post(codes(story, x), components=1)
+    story.prior = priors.ex_post(encode(story, x), components=1)
     assert laplace_sampling(story, x[:2], particles=50, progress=False).estimate.isfinite().all()
 
 
@@ -115,7 +115,7 @@ def test_an_lstm_autoencoder_of_sequences_of_different_lengths():
     ppvae.fit(story, (x, lengths), epochs=2, progress=False)
     padded = x.clone()
     padded[0, 2:] = torch.nan  # behind the last step
-    torch.testing.assert_close(codes(story, (padded, lengths)), codes(story, (x, lengths)))
+    torch.testing.assert_close(encode(story, (padded, lengths)), encode(story, (x, lengths)))
 
 
 def test_kl_sparsity_is_the_divergence_of_two_coins():
@@ -134,8 +134,8 @@ def test_the_sparse_codes_come_near_their_target():
     ppvae.fit(story, x, epochs=150, lr=1e-2, progress=False)
     free = made("sparse, KL", latent=4, story=partial(stories.sparse, weight=0.0))
     ppvae.fit(free, x, epochs=150, lr=1e-2, progress=False)
-    assert (codes(story, x).mean(0) - 0.05).abs().max() < 0.05
-    assert codes(free, x).mean() > 0.2
+    assert (encode(story, x).mean(0) - 0.05).abs().max() < 0.05
+    assert encode(free, x).mean() > 0.2
 
 
 def sigmoid_layer(features=6, latent=3):
@@ -201,7 +201,7 @@ def test_the_encoder_alone_sees_the_corruption_and_in_training_alone():
         seen = story.encoder(x).mean
         torch.testing.assert_close(seen, blank)  # all of x is lost
         torch.testing.assert_close(-elbo(story, x), story.likelihood(seen).log_prob(x).mean())  # scored on x itself
-    assert not torch.allclose(codes(story, x), blank)
+    assert not torch.allclose(encode(story, x), blank)
 
 
 def test_salt_and_pepper_are_the_ends_of_each_features_range():
@@ -253,7 +253,7 @@ def test_the_linear_autoencoder_finds_the_subspace_and_the_loss_of_pca():
 
 def test_pca_with_one_gaussian_on_its_codes_has_the_evidence_of_that_gaussian():
     x, story = digits().double(), fit_pca(digits().double(), 6)
-    story.prior = priors.ex_post(codes(story, x), components=1)
+    story.prior = priors.ex_post(encode(story, x), components=1)
     weight, bias = story.likelihood.network.weight, story.likelihood.network.bias
     variance = (2 * story.likelihood.log_scale).exp()
     z = story.prior()

@@ -9,7 +9,7 @@ import torch
 
 import ppvae
 from ppvae.inference import importance, log_weights
-from ppvae.inference.program.codes import codes, generate, reconstruct
+from ppvae.inference.program.codes import encode, reconstruct, sample
 from ppvae.models import Conditional, encoders, likelihoods, priors
 from ppvae.models.conditional import Moved
 from ppvae.selfcheck.analytic import LinearGaussian, affine
@@ -66,13 +66,14 @@ def test_importance_finds_log_p_with_a_guide_that_is_off():
 def test_what_is_generated_and_reconstructed_follows_the_label():
     shifted = Shifted()
     labels = torch.arange(CLASSES).repeat_interleave(4000)
-    drawn = generate(shifted.story, (torch.zeros(len(labels), 5).double(), labels)).reshape(CLASSES, 4000, 5)
+    given = (torch.zeros(len(labels), 5).double(), labels)
+    drawn = sample(shifted.story, given, means=True).reshape(CLASSES, 4000, 5)
     expected = shifted.known.bias + shifted.v.T
     assert ((drawn.mean(1) - expected).abs() < 4 * drawn.std(1) / 4000**0.5).all()
     x = shifted.known.data(3)
     labels = torch.arange(3)
     z = shifted.known.posterior_mean(x - shifted.v.T)
-    torch.testing.assert_close(codes(shifted.story, (x, labels)), z)
+    torch.testing.assert_close(encode(shifted.story, (x, labels)), z)
     torch.testing.assert_close(
         reconstruct(shifted.story, (x, labels)), z @ shifted.known.weight.T + shifted.known.bias + shifted.v.T
     )

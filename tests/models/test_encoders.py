@@ -14,7 +14,7 @@ from torch import nn
 import ppvae
 from ppvae import networks
 from ppvae.inference import log_weights
-from ppvae.inference.program.codes import codes
+from ppvae.inference.program.codes import encode
 from ppvae.models import VAE, encoders, likelihoods, priors
 from ppvae.models.sizes import Sizes
 from ppvae.selfcheck.analytic import LinearGaussian, affine
@@ -365,9 +365,9 @@ def test_sylvesters_transform_stays_one_to_one_where_its_tanh_is_full():
 def test_codes_of_a_flow_are_its_mean_and_leave_the_generator_alone():
     story, x = story_of(encoder="NeuralSpline"), torch.randn(6, 2)
     state = torch.get_rng_state()
-    first = codes(story, x)
+    first = encode(story, x)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(codes(story, x), first)
+    assert torch.equal(encode(story, x), first)
 
 
 @pytest.mark.parametrize(

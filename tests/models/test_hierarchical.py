@@ -9,7 +9,7 @@ from torch import nn
 
 from ppvae import networks
 from ppvae.inference import importance, log_weights
-from ppvae.inference.program.codes import codes
+from ppvae.inference.program.codes import encode
 from ppvae.models import Hierarchical, assemble, encoders, likelihoods, priors, stories
 from ppvae.models.hierarchical import LayerNormal
 
@@ -36,7 +36,7 @@ def test_codes_are_the_means_of_all_layers_side_by_side():
     known = TwoLayers()
     x, (first, second) = known.data(6), known.bottom_up()
     z1 = first(x).mean
-    found = codes(Hierarchical(*known.parts(), [first, second]), x)
+    found = encode(Hierarchical(*known.parts(), [first, second]), x)
     torch.testing.assert_close(found, torch.cat([z1, second(z1).mean], dim=-1))
 
 

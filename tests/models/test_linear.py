@@ -11,7 +11,7 @@ from sklearn.decomposition import FactorAnalysis
 import ppvae
 from ppvae import data
 from ppvae.inference import elbo, importance, log_weights
-from ppvae.inference.program.codes import codes, reconstruct
+from ppvae.inference.program.codes import encode, reconstruct
 from ppvae.models import Linear, fit_factor_analysis, fit_pca, fit_ppca
 from ppvae.selfcheck.analytic import LinearGaussian
 
@@ -24,7 +24,7 @@ def digits():
 def test_pca_agrees_with_scikit_learn(latent):
     x = digits().double()
     story, reference = fit_pca(x, latent), ReferencePCA(latent, svd_solver="full").fit(x.numpy())
-    mine, theirs = codes(story, x).numpy(), reference.transform(x.numpy())
+    mine, theirs = encode(story, x).numpy(), reference.transform(x.numpy())
     signs = np.sign((mine * theirs).sum(0))  # an eigenvector has no sign
     np.testing.assert_allclose(mine * signs, theirs, atol=1e-8)
     np.testing.assert_allclose(reconstruct(story, x).numpy(), reference.inverse_transform(theirs), atol=1e-8)
@@ -103,7 +103,7 @@ def test_a_story_of_known_parameters_has_the_known_posterior_and_evidence(shared
         story.log_variance.fill_(math.log(known.variance))
     x = known.data(6)
     torch.testing.assert_close(story.log_evidence(x), known.marginal().log_prob(x))
-    torch.testing.assert_close(codes(story, x), known.posterior_mean(x))
+    torch.testing.assert_close(encode(story, x), known.posterior_mean(x))
     torch.testing.assert_close(story.encoder(x).covariance_matrix[0], known.posterior_covariance)
     expected = known.posterior_mean(x) @ known.weight.T + known.bias
     torch.testing.assert_close(reconstruct(story, x), expected)

@@ -12,7 +12,7 @@ from torch import nn
 
 from ppvae import networks
 from ppvae.inference import elbo, enumerated_elbo, importance, log_weights, prior_sampling
-from ppvae.inference.program.codes import codes
+from ppvae.inference.program.codes import encode
 from ppvae.inference.program.traces import run
 from ppvae.models import VAE, Mixture, encoders, likelihoods, priors
 
@@ -149,7 +149,7 @@ def test_a_prediction_is_the_component_of_the_code():
     joint = torch.softmax(story.prior.logits, 0) * gaussians.log_prob(z.unsqueeze(1)).exp()
     expected = joint / joint.sum(-1, keepdim=True)
     torch.testing.assert_close(story.predict(x), expected)
-    torch.testing.assert_close(codes(story, x), torch.cat([z, expected], dim=-1))
+    torch.testing.assert_close(encode(story, x), torch.cat([z, expected], dim=-1))
 
 
 def test_components_far_apart_keep_every_number_finite():

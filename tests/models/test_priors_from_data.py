@@ -9,7 +9,7 @@ from cases import ENCODERS
 
 from ppvae import networks
 from ppvae.inference import importance
-from ppvae.inference.program.codes import codes as codes_of
+from ppvae.inference.program.codes import encode
 from ppvae.models import VAE, encoders, likelihoods, priors
 from ppvae.models.sizes import Sizes
 
@@ -122,7 +122,7 @@ def test_codes_that_no_mixture_fits_are_refused(codes, words):
 
 def test_a_fitted_prior_takes_the_place_of_a_storys_own():
     story, x = vamp(), torch.randn(40, 3)
-    story.prior = priors.ex_post(codes_of(story, x), components=2)
+    story.prior = priors.ex_post(encode(story, x), components=2)
     assert {"prior.weights", "prior.loc", "prior.scale_tril"} <= story.state_dict().keys()
     assert importance(story, x[:3], particles=50).estimate.isfinite().all()
     again = priors.ExPost(2, components=2)

@@ -16,7 +16,7 @@ import ppvae
 from ppvae import networks
 from ppvae.distributions.merge_order import log_orders
 from ppvae.inference import elbo, enumerated_elbo, iwae, log_weights
-from ppvae.inference.program.codes import generate, reconstruct
+from ppvae.inference.program.codes import reconstruct, sample
 from ppvae.inference.program.traces import run
 from ppvae.inference.program.weights import draw, log_joint
 from ppvae.models import assemble, encoders, likelihoods, priors
@@ -357,8 +357,8 @@ class TestContract:
         assert sum(history.loss[-5:]) < sum(history.loss[:5])
         assert history.valid[-1] < history.valid[0]
         assert log_weights(story, x[:1], particles=3).isfinite().all()
-        assert reconstruct(story, x).shape == generate(story, x).shape == x.shape
-        assert generate(story, x[:1]).shape == x[:1].shape
+        assert reconstruct(story, x).shape == sample(story, x, means=True).shape == x.shape
+        assert sample(story, x[:1], means=True).shape == x[:1].shape
 
     def test_the_gradient_reaches_every_parameter(self, shape, likelihood):
         for objective in (elbo, iwae, enumerated_elbo):
@@ -438,7 +438,7 @@ def test_what_goes_up_and_what_goes_down_share_one_cell_in_a_copy_and_a_file_too
 def test_float64_all_the_way():
     story, x = story_of().double(), data_of().double()
     assert log_weights(story, x).dtype == elbo(story, x).dtype == torch.float64
-    assert generate(story, x).dtype == torch.float64
+    assert sample(story, x, means=True).dtype == torch.float64
     for program in (story.model, story.guide):
         assert pyro.poutine.trace(program).get_trace(x).nodes["tree"]["value"].dtype == torch.float64
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 import ppvae
 from ppvae import networks
 from ppvae.inference import elbo, enumerated_elbo, importance, log_weights, prior_sampling
-from ppvae.inference.program.codes import codes, generate, reconstruct
+from ppvae.inference.program.codes import encode, reconstruct, sample
 from ppvae.models import SemiSupervised, assemble, encoders, likelihoods, priors, stories
 from ppvae.selfcheck.analytic import LinearGaussian, affine
 
@@ -148,19 +148,20 @@ def test_the_elbo_with_drawn_labels_has_that_value_and_gradient_on_average():
 def test_the_codes_of_a_row_are_its_label_or_the_probabilities_and_z():
     shifted = Shifted()
     x, story = shifted.data(), shifted.story
-    found = codes(story, (x, LABELS))
+    found = encode(story, (x, LABELS))
     y = torch.where((LABELS < 0).unsqueeze(-1), story.predict(x), functional.one_hot(LABELS.clamp_min(0), CLASSES))
     z = shifted.known.posterior_mean(x - y @ shifted.v.T)
     torch.testing.assert_close(found, torch.cat([y, z], dim=-1))
     expected = z @ shifted.known.weight.T + y @ shifted.v.T + shifted.known.bias
     torch.testing.assert_close(reconstruct(story, (x, LABELS)), expected)
-    torch.testing.assert_close(codes(story, x)[:, :CLASSES], story.predict(x))
+    torch.testing.assert_close(encode(story, x)[:, :CLASSES], story.predict(x))
 
 
 def test_what_is_generated_follows_the_label():
     shifted = Shifted()
     labels = torch.tensor([2, 0, -1]).repeat_interleave(4000)
-    drawn = generate(shifted.story, (torch.zeros(len(labels), 5).double(), labels)).reshape(3, 4000, 5)
+    given = (torch.zeros(len(labels), 5).double(), labels)
+    drawn = sample(shifted.story, given, means=True).reshape(3, 4000, 5)
     mixed = shifted.log_pi.exp() @ shifted.v.T
     expected = shifted.known.bias + torch.stack([shifted.v[:, 2], shifted.v[:, 0], mixed])
     assert ((drawn.mean(1) - expected).abs() < 4 * drawn.std(1) / 4000**0.5).all()

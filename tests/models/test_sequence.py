@@ -12,7 +12,7 @@ from pyro.infer import SVI, Trace_ELBO
 import ppvae
 from ppvae import networks
 from ppvae.inference import importance, iwae, log_weights
-from ppvae.inference.program.codes import codes, generate, reconstruct
+from ppvae.inference.program.codes import encode, reconstruct, sample
 from ppvae.models import assemble, encoders, likelihoods, priors, stories
 
 TOKENS = {"shape": (3, 1), "maximum": 2, "likelihood": likelihoods.Categorical, "embedding": 4}
@@ -98,9 +98,9 @@ class TestContract:
     def test_codes_reconstructions_and_means_have_the_shapes_of_their_data(self, kind):
         story, x = story_of(**KINDS[kind]), data_of(kind)
         lengths = torch.tensor([1, 2, 3, 1, 2, 3])
-        assert codes(story, (x, lengths)).shape == (6, 2)
+        assert encode(story, (x, lengths)).shape == (6, 2)
         assert reconstruct(story, (x, lengths)).shape == x.shape
-        assert generate(story, x).shape == x.shape
+        assert sample(story, x, means=True).shape == x.shape
 
     def test_density_of_all_steps_at_once_is_that_of_one_after_another(self, kind):
         story, x = sharpened(story_of(**KINDS[kind])), data_of(kind)
@@ -214,7 +214,7 @@ class TestPadding:
         short.load_state_dict(story.state_dict())
         z, lengths = torch.randn(4, 2), torch.tensor([2, 2, 2, 2])
         torch.testing.assert_close(story.likelihood(z, lengths).log_prob(x), short.likelihood(z).log_prob(x[:, :4]))
-        torch.testing.assert_close(codes(story, (x, lengths)), codes(short, x[:, :4]))
+        torch.testing.assert_close(encode(story, (x, lengths)), encode(short, x[:, :4]))
 
     def test_full_length_is_no_length(self):
         story, x = story_of(**FRAMES), data_of("frames")
@@ -294,7 +294,7 @@ def test_any_prior_serves(prior):
 
 def test_the_networks_see_scaled_frames():
     plain, scaled, x, z = story_of(**FRAMES), story_of(**FRAMES, input_scale=0.25), data_of("frames"), torch.randn(6, 2)
-    torch.testing.assert_close(codes(scaled, 4 * x), codes(plain, x))
+    torch.testing.assert_close(encode(scaled, 4 * x), encode(plain, x))
     past = x.view(6, 4, 2)[:, :-1]
     (expected, _), (steps, _) = (
         plain.likelihood.conditional(z, past, None),

@@ -12,7 +12,7 @@ import ppvae
 from ppvae import networks
 from ppvae.experiments.options import names
 from ppvae.inference import elbo, enumerated_elbo, importance, iwae, laplace_sampling, log_weights, prior_sampling
-from ppvae.inference.program.codes import codes, generate, is_deterministic, reconstruct
+from ppvae.inference.program.codes import encode, is_deterministic, reconstruct, sample
 from ppvae.models import assemble, encoders, likelihoods, priors, stories
 
 
@@ -177,9 +177,9 @@ class TestStories:
 
     def test_codes_reconstructions_and_generated_means(self, name):
         story, data = self.make(name)
-        assert codes(story, data).shape == (6, STORIES[name][2])
+        assert encode(story, data).shape == (6, STORIES[name][2])
         assert reconstruct(story, data).shape == (6, 4)
-        assert generate(story, data).shape == (6, 4)
+        assert sample(story, data, means=True).shape == (6, 4)
 
 
 def test_no_story_is_left_out():
@@ -222,7 +222,7 @@ def test_labels_stand_beside_images_of_any_family(story, network):
     story = assemble(*parts, shape=(1, 8, 8), latent=2, network=network, input_scale=1 / 16, classes=3, story=story)
     x = 16 * torch.rand(1, 64).expand(3, 64)
     with torch.no_grad():
-        means = codes(story, (x, torch.arange(3)))
+        means = encode(story, (x, torch.arange(3)))
         assert (means[0] - means[1]).abs().max() > 1e-4  # the label is seen
         assert (reconstruct(story, (x, torch.arange(3))).std(dim=0) > 0).all()
     assert story.encoder.network[0].factor.tolist() == [1 / 16] * 64 + [1] * 3  # x is scaled, its label is not

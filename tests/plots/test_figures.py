@@ -3,7 +3,7 @@
 import torch
 
 from ppvae import data
-from ppvae.inference.program.codes import codes, reconstruct
+from ppvae.inference.program.codes import encode, reconstruct
 from ppvae.models import assemble, encoders, fit_pca, likelihoods, priors, stories
 from ppvae.plots import figures
 
@@ -32,4 +32,4 @@ def test_every_story_has_a_path():
         options = {"maximum": 16, "classes": 10, "input_scale": 1 / 16}
         story = assemble(*parts, shape=(1, 8, 8), latent=2, story=getattr(stories, name), **options)
         assert figures.path(story, digits).isfinite().all(), name
-        assert codes(story, figures.batch_for(story, **digits.tensors("test", 3))).shape[0] == 3
+        assert encode(story, figures.batch_for(story, **digits.tensors("test", 3))).shape[0] == 3

@@ -9,12 +9,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ppvae.inference import hmc, objectives
 from ppvae.inference import laplace as laplace_function
+from ppvae.inference import objectives
 from ppvae.inference.evidence import annealing, bidirectional, exact
 from ppvae.inference.evidence.tally import Tally
 from ppvae.inference.objectives import divergences, enumeration, modes, pathwise, sampled, simulation
 from ppvae.inference.posteriors import chains, local
+from ppvae.inference.posteriors.chains import run_chains
 from ppvae.inference.program import prepared, proposals
 from ppvae.inference.program.streams import keys
 from ppvae.inference.program.weights import Draws
@@ -123,7 +124,7 @@ def accepted_always(log_density, u, step, scale, noise, leapfrog):
 
 
 closed_densities = exact.model_densities
-hmc_transition = inspect.getmodule(hmc).transition
+hmc_transition = inspect.getmodule(run_chains).transition
 
 
 def with_sign_of_q(draws):

@@ -11,7 +11,7 @@ from torch import nn
 import ppvae
 from ppvae import data, networks
 from ppvae.inference import elbo
-from ppvae.inference.program.codes import codes, reconstruct
+from ppvae.inference.program.codes import encode, reconstruct
 from ppvae.models import VAE, Autoencoder, Linear, assemble, encoders, likelihoods, priors, stories
 from ppvae.networks.corruption import Masking
 from ppvae.training import pretraining
@@ -367,7 +367,7 @@ class TestWhatItIsGoodFor:
         for layer, random in zip(stages(story), stages(start), strict=True):
             others = [random, *(redrawn(layer) for _ in range(3))]
             assert elbo(layer, h) < min(elbo(other, h) for other in others)
-            h = codes(layer, h)
+            h = encode(layer, h)
 
     @pytest.mark.parametrize("likelihood", [likelihoods.Normal, likelihoods.Bernoulli])
     def test_a_stack_not_yet_tuned_reconstructs_better_than_one_at_random(self, likelihood):
@@ -397,7 +397,7 @@ class TestWhatItIsGoodFor:
         for lr, epochs in [(2e-2, 40), (2e-3, 15)]:
             pretrain(story, x, epochs=epochs, lr=lr, progress=False)
         for layer in stages(story):
-            code = codes(layer, x)
+            code = encode(layer, x)
             pca = PCA(code.shape[1], svd_solver="full").fit(x.numpy())
             best = (pca.inverse_transform(pca.transform(x.numpy())) - x.numpy()) ** 2
             best = best.sum(-1).mean()

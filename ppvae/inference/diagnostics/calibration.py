@@ -1,13 +1,16 @@
 """Simulation-based calibration: is a latent that made the data a draw like any other from its inferred posterior?"""
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.posteriors.methods import Method, infer
+from ppvae.inference.posteriors.methods import Method, approximate
+from ppvae.inference.program.answers import Answer
 from ppvae.inference.program.checks import check_data
 from ppvae.inference.program.codes import simulate_jointly
 from ppvae.inference.program.streams import own_generators
@@ -18,12 +21,27 @@ RANKED = 99  # draws that a latent is ranked among: 100 ranks, few enough that t
 LEAST = 5.0  # expected in a bin
 
 
-class Calibration(NamedTuple):
+@dataclass(frozen=True)
+class Calibration(Answer):
     """Ranks of the latents that made the data among draws from their inferred posteriors."""
 
     ranks: Tensor  # (data, size), from 0 to `draws`
     draws: int
     p_value: Tensor  # (size,), of ranks as uneven as these where the posterior is right
+
+    def summary(self) -> dict[str, Any]:
+        """How likely ranks as uneven as these are, where the posterior is right."""
+        rows, size = self.ranks.shape
+        return {"simulations": rows, "coordinates": size, "draws": self.draws, "worst_p_value": self.worst}
+
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """A row for each simulated datum and coordinate."""
+        rows, size = self.ranks.shape
+        return {
+            "datum": [datum for datum in range(rows) for _ in range(size)],
+            "coordinate": list(range(size)) * rows,
+            "rank": self.ranks.flatten().tolist(),
+        }
 
     @property
     def worst(self) -> float:
@@ -58,7 +76,7 @@ def calibration(
         ValueError: simulations below 20; what the method raises; a story that does not draw the data that it observes.
     """
     simulated, u = simulate(story, like, num_simulations, seed)
-    found = infer(story, simulated, method, num_samples=num_samples, seed=seed, progress=progress)
+    found = approximate(story, simulated, method, num_samples=num_samples, seed=seed, progress=progress)
     return rank(found.draws, u)
 
 

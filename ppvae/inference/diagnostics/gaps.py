@@ -1,7 +1,7 @@
 """Where a bound loses what it loses: the family of the guide, its amortisation, and data that it was not fitted to."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -14,8 +14,9 @@ from ppvae.base import Batch, Story
 from ppvae.inference.evidence.blocks import Budget, estimate
 from ppvae.inference.evidence.evidence import Evidence, error_of_mean
 from ppvae.inference.evidence.flow import mixture_sampling
-from ppvae.inference.posteriors.local import LocalNormal, local_normal
-from ppvae.inference.posteriors.local_flow import LocalFlow, local_flow, weigh_flow, weigh_normal
+from ppvae.inference.posteriors.local import LocalNormal, fit_normals
+from ppvae.inference.posteriors.local_flow import LocalFlow, fit_flows, weigh_flow, weigh_normal
+from ppvae.inference.program.answers import Answer
 from ppvae.inference.program.checks import check_point_mass, check_proper
 from ppvae.inference.program.prepared import prepared
 from ppvae.inference.program.streams import own_generators
@@ -39,13 +40,16 @@ class Difference(NamedTuple):
         """Whether it is 2 standard errors or more away from 0."""
         return abs(self.mean) >= RESOLVED * self.error
 
+    def summary(self) -> dict[str, Any]:
+        return {"mean": self.mean, "standard_error": self.error, "resolved": self.resolved}
+
     def __str__(self) -> str:
         said = f"{self.name} {self.mean:.3f} ± {self.error:.3f}"
         return said if self.resolved else f"{said}, unresolved"
 
 
 @dataclass(frozen=True)
-class Gaps:
+class Gaps(Answer):
     """log p(x) of every datum and bounds on it, `(data,)` nats, by one decoder and ever better inference."""
 
     log_p: Evidence  # the best certified estimate
@@ -96,7 +100,7 @@ class Gaps:
             "amortised ELBO": self.amortised,
         }
 
-    def summary(self) -> list[Difference]:
+    def differences(self) -> list[Difference]:
         """The gaps, means over the data, with paired errors: those of a mean of differences, draws and data both."""
         named = {
             "approximation gap": self.approximation,
@@ -105,6 +109,20 @@ class Gaps:
             "beyond a local flow": self.beyond_flow,
         }
         return [paired(name, values, self._noise(name)) for name, values in named.items()]
+
+    def summary(self) -> dict[str, Any]:
+        """Levels and gaps, means over the data with their errors, nats per datum."""
+        rows = {row.name: row.summary() for row in [*self.levels(), *self.differences()]}
+        return {"family": self.family, "data": len(self.log_p.estimate), **rows}
+
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """A row for each datum: log p(x), every ELBO, their Monte Carlo errors, k-hat."""
+        log_p = self.log_p
+        columns = {"log_p": log_p.estimate, "log_p_error": log_p.standard_error, "pareto_k": log_p.pareto_k}
+        for name, evidence in self.bounds().items():
+            short = name.replace(" ELBO", "").replace(" ", "_")
+            columns |= {f"{short}_elbo": evidence.elbo, f"{short}_elbo_error": evidence.elbo_standard_error}
+        return {"datum": range(len(log_p.estimate)), **{name: values.tolist() for name, values in columns.items()}}
 
     def _noise(self, name: str) -> float:
         """The error that one difference has from its draws alone: for a single datum."""
@@ -118,7 +136,7 @@ class Gaps:
         return error_of_mean((pair[0].square() + pair[1].square()).sqrt())
 
     def __str__(self) -> str:
-        return "\n".join(str(row) for row in [*self.levels(), *self.summary()])
+        return "\n".join(str(row) for row in [*self.levels(), *self.differences()])
 
 
 def paired(name: str, values: Tensor, noise: float = math.nan) -> Difference:
@@ -128,7 +146,30 @@ def paired(name: str, values: Tensor, noise: float = math.nan) -> Difference:
     return Difference(name, values.mean().item(), error)
 
 
-def generalisation(train: Gaps, test: Gaps) -> list[Difference]:
+@dataclass(frozen=True)
+class Generalisation(Answer):
+    """How far a level or a gap on the training data is from the same on the test data."""
+
+    differences: list[Difference]
+
+    def summary(self) -> dict[str, Any]:
+        return {row.name: row.summary() for row in self.differences}
+
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """A row for each difference."""
+        rows = self.differences
+        return {
+            "name": [row.name for row in rows],
+            "mean": [row.mean for row in rows],
+            "standard_error": [row.error for row in rows],
+            "resolved": [row.resolved for row in rows],
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(f"train - test: {row}" for row in self.differences)
+
+
+def generalisation(train: Gaps, test: Gaps) -> Generalisation:
     """Train less test: of log p(x), of the amortised ELBO, and of each gap; the data differ, so the errors add up.
 
     What the decoder has overfitted shows in log p(x), what the encoder has in the amortisation gap. Cremer et al. 2018,
@@ -145,7 +186,7 @@ def generalisation(train: Gaps, test: Gaps) -> list[Difference]:
     for name, (seen, unseen) in pairs.items():
         one, other = paired(name, seen), paired(name, unseen)
         found.append(Difference(name, one.mean - other.mean, math.hypot(one.error, other.error)))
-    return found
+    return Generalisation(found)
 
 
 def gaps(
@@ -195,10 +236,10 @@ def gaps(
         check_guide_density(story, task.first)
         family = family or family_of(story, task.first)
     fit: Any = partial(
-        local_normal, story, task, num_steps=num_steps, particles=16, seed=seed, progress=progress, tolerance=0.002
+        fit_normals, story, task, num_steps=num_steps, particles=16, seed=seed, progress=progress, tolerance=0.002
     )
     normals = {covariance: fit(covariance=covariance) for covariance in ("full", "diagonal")}
-    flow = local_flow(story, task, num_steps=num_flow_steps, seed=seed, progress=progress, start=normals["full"])
+    flow = fit_flows(story, task, num_steps=num_flow_steps, seed=seed, progress=progress, start=normals["full"])
 
     def bound(weigh: Any, name: str, proposal: LocalNormal | LocalFlow | tuple[Tensor, ...]) -> Evidence:
         return estimate(task, weigh, Budget(particles), seed, progress, name, tuple(proposal))

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +13,9 @@ from ppvae.inference.diagnostics.calibration import RANKED, Calibration, rank, s
 from ppvae.inference.diagnostics.gaps import Difference, paired
 from ppvae.inference.evidence.blocks import Budget, estimate
 from ppvae.inference.evidence.evidence import Evidence
-from ppvae.inference.posteriors.chains import hmc
-from ppvae.inference.posteriors.methods import METHODS, Posterior, infer
+from ppvae.inference.posteriors.chains import run_chains
+from ppvae.inference.posteriors.methods import METHODS, Approximation, approximate
+from ppvae.inference.program.answers import Answer
 from ppvae.inference.program.prepared import prepared
 
 MIXED = 1.05
@@ -24,7 +25,8 @@ SLOW = {"nuts": 2}
 """Methods that take a datum at a time, and how many data they are given; none to calibrate them by."""
 
 
-class Reference(NamedTuple):
+@dataclass(frozen=True)
+class Reference(Answer):
     """Moments of p(z | x) by long Markov chains, in unbounded space."""
 
     mean: Tensor  # (batch, size)
@@ -38,6 +40,26 @@ class Reference(NamedTuple):
         """Which data the chains agree on: `(batch,)`."""
         return (self.r_hat <= MIXED).all(-1)
 
+    def summary(self) -> dict[str, Any]:
+        """Whether the chains agree."""
+        return {
+            "data": len(self.mean),
+            "draws": len(self.draws),
+            "mixed": int(self.mixed.sum()),
+            "largest_r_hat": self.r_hat.max().item(),
+            "least_ess": self.ess.min().item(),
+        }
+
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """A row for each datum and coordinate of unbounded space."""
+        rows, size = self.mean.shape
+        figures = {"mean": self.mean, "variance": self.variance, "ess": self.ess, "r_hat": self.r_hat}
+        return {
+            "datum": [datum for datum in range(rows) for _ in range(size)],
+            "coordinate": list(range(size)) * rows,
+            **{name: values.flatten().tolist() for name, values in figures.items()},
+        }
+
     def rows(self, chosen: slice) -> "Reference":
         """Of some of the data."""
         mean, variance, ess, r_hat = (values[chosen] for values in (self.mean, self.variance, self.ess, self.r_hat))
@@ -50,11 +72,11 @@ class Reference(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Answer):
     """What one method's answers are worth. Tensors are of the data that it was given, which may be the first few."""
 
     method: str
-    posterior: Posterior
+    posterior: Approximation
     evidence: Evidence | None  # with the answers as proposals, `.elbo` theirs; None where they have no density
     mean_error: Tensor  # (batch, size), in standard deviations of the reference
     log_variance_error: Tensor  # (batch, size), log of the ratio to the reference's
@@ -86,12 +108,24 @@ class Measured:
             "milliseconds": 1000 * self.posterior.seconds / self.data,
         }
 
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """A row for each datum and coordinate of unbounded space: errors against the reference."""
+        rows, size = self.mean_error.shape
+        return {
+            "datum": [datum for datum in range(rows) for _ in range(size)],
+            "coordinate": list(range(size)) * rows,
+            "mean_error": self.mean_error.flatten().tolist(),
+            "log_variance_error": self.log_variance_error.flatten().tolist(),
+        }
+
 
 def reference(
     story: Story, data: Batch, *, num_samples: int = 2000, num_warmup: int = 600, seed: int = 0, progress: bool = True
 ) -> Reference:
     """A long run of Hamiltonian Monte Carlo: four chains of `draws` each."""
-    found = hmc(story, data, num_samples=num_samples, num_warmup=num_warmup, seed=seed + 1_000_003, progress=progress)
+    found = run_chains(
+        story, data, num_samples=num_samples, num_warmup=num_warmup, seed=seed + 1_000_003, progress=progress
+    )
     u = found.u.transpose(0, 1).flatten(0, 1)
     return Reference(u.mean(0), u.var(0), found.ess, found.r_hat, u)
 
@@ -120,7 +154,7 @@ def leaderboard(
         num_simulations: data to calibrate by; 0 for none.
 
     Raises:
-        ValueError: what `infer`, `simulate` and `hmc` raise.
+        ValueError: what `approximate`, `simulate` and `run_chains` raise.
     """
     check_methods(methods)
     task = prepared(story, data)
@@ -128,7 +162,7 @@ def leaderboard(
     for method in methods:
         rows = slice(0, min(len(task), SLOW.get(method, len(task))))
         given = task.rows(rows)
-        found = infer(story, given, method, num_samples=num_samples, seed=seed, progress=progress)
+        found = approximate(story, given, method, num_samples=num_samples, seed=seed, progress=progress)
         part = against.rows(rows)
         evidence = None
         if found.weigh is not None:
@@ -137,7 +171,7 @@ def leaderboard(
         calibrated = None
         if simulated is not None and method not in SLOW:
             calibrated = rank(
-                infer(story, simulated[0], method, num_samples=4 * RANKED, seed=seed, progress=progress).draws,
+                approximate(story, simulated[0], method, num_samples=4 * RANKED, seed=seed, progress=progress).draws,
                 simulated[1],
             )
         gap = (
@@ -155,7 +189,7 @@ def check_methods(methods: Sequence[str]) -> None:
         raise ValueError(f"methods should be of {', '.join(METHODS)}; got {', '.join(unknown) or 'none'}")
 
 
-def moment_errors(found: Posterior, against: Reference) -> tuple[Tensor, Tensor]:
+def moment_errors(found: Approximation, against: Reference) -> tuple[Tensor, Tensor]:
     """Of the mean, in the reference's standard deviations, and of the log-variance; nan where it has not mixed."""
     known = against.mixed.unsqueeze(-1)
     mean = (found.mean - against.mean) / against.variance.sqrt()

@@ -1,8 +1,9 @@
 """Bidirectional Monte Carlo: log p(x) of simulated data from below and from above."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from ppvae.base import Batch, Story
 from ppvae.inference.evidence.annealing import Chains, Path, Schedule, Start, forward, in_chunks, lower_bound
 from ppvae.inference.evidence.evidence import COLUMNS, Evidence, assemble
 from ppvae.inference.evidence.tally import reduce
+from ppvae.inference.program.answers import Answer
 from ppvae.inference.program.checks import observed
 from ppvae.inference.program.codes import simulate_jointly
 from ppvae.inference.program.prepared import Prepared
@@ -19,7 +21,8 @@ from ppvae.inference.program.traces import as_seen, evaluating, placed
 from ppvae.inference.program.unconstrained import unconstrain
 
 
-class Sandwich(NamedTuple):
+@dataclass(frozen=True)
+class Sandwich(Answer):
     """Bounds on log p(x) of data drawn from the story itself, from below and from above."""
 
     lower: Evidence
@@ -34,6 +37,18 @@ class Sandwich(NamedTuple):
         difference = self.upper.estimate - self.lower.estimate
         error = (difference.std() / len(difference) ** 0.5).item() if len(difference) > 1 else float("nan")
         return difference.mean().item(), error
+
+    def summary(self) -> dict[str, Any]:
+        """The gap between the bounds, and both; nats per datum."""
+        gap, error = self.gap()
+        return {"gap": gap, "gap_error": error, "lower": self.lower.summary(), "upper": self.upper.summary()}
+
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """A row for each datum: its bounds and their Monte Carlo errors, nats."""
+        found: dict[str, Sequence[Any]] = {"datum": range(len(self.x))}
+        for side, evidence in {"lower": self.lower, "upper": self.upper}.items():
+            found |= {side: evidence.estimate.tolist(), f"{side}_error": evidence.standard_error.tolist()}
+        return found
 
     def __str__(self) -> str:
         gap, error = self.gap()

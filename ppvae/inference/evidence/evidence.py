@@ -1,10 +1,13 @@
 """Evidence: log p(x) for every datum, how wrong it may be, and in which direction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from ppvae.inference.program.answers import Answer
 
 Bound = Literal[
     "stochastic lower bound",
@@ -18,7 +21,7 @@ COLUMNS = ("estimate", "standard_error", "ess", "pareto_k", "elbo", "elbo_standa
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Evidence(Answer):
     """An estimate of log p(x) for every datum, and how wrong each may be. Tensors are `(data,)`, in nats."""
 
     estimate: Tensor  # log 1/K sum_k w_k
@@ -53,6 +56,10 @@ class Evidence:
             "pareto_k_above_0.7": self._k_above() if self._checked() else float("nan"),
             "verdict": self.verdict(),
         }
+
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """A row for each datum."""
+        return {"datum": range(len(self.estimate)), **{name: getattr(self, name).tolist() for name in COLUMNS}}
 
     def unreliable(self) -> float:
         """Share of the data whose k-hat is above 0.7, or unknown; all of them, where a part of p(x) is left out."""

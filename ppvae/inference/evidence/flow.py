@@ -10,8 +10,8 @@ from torch.distributions import MultivariateNormal
 from ppvae.base import Batch, Story
 from ppvae.inference.evidence.blocks import Budget, check_budget, estimate
 from ppvae.inference.evidence.evidence import Evidence
-from ppvae.inference.posteriors.local import LocalNormal, local_normal
-from ppvae.inference.posteriors.local_flow import LocalFlow, local_flow
+from ppvae.inference.posteriors.local import LocalNormal, fit_normals
+from ppvae.inference.posteriors.local_flow import LocalFlow, fit_flows
 from ppvae.inference.program.checks import check_proper
 from ppvae.inference.program.prepared import Prepared, prepared
 from ppvae.inference.program.unconstrained import (
@@ -44,13 +44,13 @@ def flow_sampling(
     leaves the other two. Owen & Zhou 2000, https://doi.org/10.1080/01621459.2000.10473909
 
     A stochastic lower bound; the ELBO beside it is that of the mixture. Arguments, streams and errors are those of
-    `importance` and `local_flow`.
+    `importance` and `fit_flows`.
     """
     budget = check_budget(Budget(particles, target_error, max_particles))
     task = prepared(story, data)
     check_proper(story, task.first)
-    start = local_normal(story, task, seed=seed, progress=progress)
-    flow = local_flow(story, task, num_steps=num_steps, seed=seed, progress=progress, start=start)
+    start = fit_normals(story, task, seed=seed, progress=progress)
+    flow = fit_flows(story, task, num_steps=num_steps, seed=seed, progress=progress, start=start)
     return mixture_sampling(task, flow, start, budget, seed, progress)
 
 

@@ -72,7 +72,8 @@ def laplace_evidence(story: Story, data: Batch, *, newton_steps: int = 8, progre
     """
     task = prepared(story, data)
     measure, factors = observed(story, task.first)
-    loc, scale_tril = laplace(story, task, newton_steps=newton_steps, progress=progress)
+    found = laplace(story, task, newton_steps=newton_steps, progress=progress)
+    loc, scale_tril = found.loc, found.scale_tril
     with torch.no_grad(), evaluating(story), own_generators():
         trace = at_means(story, task.batch)
         joint = log_joint(story, task.batch, at_codes(trace, loc.unsqueeze(0)), particles=1)[0].double()

@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal
 from ppvae.base import Batch, Story
 from ppvae.inference.evidence.blocks import Budget, check_budget, estimate
 from ppvae.inference.evidence.evidence import Evidence
-from ppvae.inference.posteriors.local import Covariance, local_normal
+from ppvae.inference.posteriors.local import Covariance, fit_normals
 from ppvae.inference.program.checks import check_proper
 from ppvae.inference.program.prepared import prepared
 from ppvae.inference.program.streams import own_generators
@@ -41,13 +41,13 @@ def refined_sampling(
 ) -> Evidence:
     """log p(x) by importance sampling from a Normal that is refined for every datum, then widened.
 
-    The proposal is `local_normal`, N(m, widening^2 L L'): wider is the safe side. With `guide_share` that share of the
+    The proposal is `fit_normals`, N(m, widening^2 L L'): wider is the safe side. With `guide_share` that share of the
     draws, a, is from the guide, q = (1 - a) N + a q(z | x): no weight is then more than 1 / a times as heavy as the
     guide's own, so that a mode which the guide knows of and the Normal does not is still counted. Owen & Zhou 2000,
     https://doi.org/10.1080/01621459.2000.10473909
 
     A stochastic lower bound; the ELBO beside it is that of the proposal. Arguments, streams and errors are those of
-    `importance` and `local_normal`.
+    `importance` and `fit_normals`.
 
     Raises:
         ValueError: as they do; widening that is not positive; a share of draws from a guide that has no density.
@@ -63,7 +63,7 @@ def refined_sampling(
         flat = unconstrain(story, task.first, "local inference")
         if guide_share:
             check_guide_density(story, task.first)
-    found = local_normal(story, task, num_steps=num_steps, covariance=covariance, seed=seed, progress=progress)
+    found = fit_normals(story, task, num_steps=num_steps, covariance=covariance, seed=seed, progress=progress)
     proposals = (found.loc, widening * found.scale_tril)
     beside = f" and, for a share of {guide_share:g}, from the guide" if guide_share else ""
     method = f"importance sampling from a Normal refined for every datum{beside}"

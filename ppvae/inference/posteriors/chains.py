@@ -24,7 +24,7 @@ PICKED_FROM = 256
 """Draws from the prior among which a chain's start is picked."""
 
 
-class Draws(NamedTuple):
+class Chains(NamedTuple):
     """Draws of the latents in unbounded space, and how well the chains have mixed."""
 
     u: Tensor  # (chains, draws, batch, size)
@@ -33,7 +33,7 @@ class Draws(NamedTuple):
     acceptance: Tensor  # (batch,), on average
 
 
-def hmc(
+def run_chains(
     story: Story,
     data: Batch | Prepared,
     *,
@@ -44,7 +44,7 @@ def hmc(
     target_accept_prob: float = 0.8,
     seed: int = 0,
     progress: bool = True,
-) -> Draws:
+) -> Chains:
     """Draws from p(z | x) of every datum, with a decoder that stays as it is.
 
     Half of the chains start at draws from the guide, and half where the likelihood picks among draws from the prior,
@@ -101,7 +101,7 @@ def hmc(
         for _ in track(all_transitions(), "hmc", total=total, show=progress):
             pass
     u = torch.cat([states for states, _ in kept], dim=2)
-    return Draws(u, r_hat(u), effective_draws(u), torch.cat([rates for _, rates in kept]))
+    return Chains(u, r_hat(u), effective_draws(u), torch.cat([rates for _, rates in kept]))
 
 
 @torch.no_grad()

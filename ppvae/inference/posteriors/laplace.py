@@ -1,6 +1,8 @@
 """The Laplace approximation at every datum's code."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pyro.distributions import constraints
@@ -9,6 +11,7 @@ from torch import Tensor
 
 from ppvae.base import Batch, Story
 from ppvae.inference.posteriors.newton import climb, curvature, triangle
+from ppvae.inference.program.answers import Answer
 from ppvae.inference.program.checks import hot_loop
 from ppvae.inference.program.codes import at_codes, at_means, code_sites
 from ppvae.inference.program.prepared import Prepared, prepared
@@ -21,11 +24,27 @@ ROWS = 512
 """Data whose modes are searched for at once. It bounds the memory."""
 
 
-class Laplace(NamedTuple):
+@dataclass(frozen=True)
+class Laplace(Answer):
     """N(loc, L L') for every datum: a mode of p(z | x), and the inverse curvature of log p(x, z) there."""
 
-    loc: Tensor  # (batch, latent), laid out as `codes` are
+    loc: Tensor  # (batch, latent), laid out as `encode` has them
     scale_tril: Tensor  # L: (batch, latent, latent)
+
+    def summary(self) -> dict[str, Any]:
+        """How wide the Normals are."""
+        deviation = self.scale_tril.norm(dim=-1)
+        return {"data": len(self.loc), "latent": self.loc.shape[-1], "mean_deviation": deviation.mean().item()}
+
+    def columns(self) -> dict[str, Sequence[Any]]:
+        """A row for each datum and dimension of its code."""
+        rows, size = self.loc.shape
+        return {
+            "datum": [datum for datum in range(rows) for _ in range(size)],
+            "dimension": list(range(size)) * rows,
+            "mode": self.loc.flatten().tolist(),
+            "deviation": self.scale_tril.norm(dim=-1).flatten().tolist(),
+        }
 
 
 def laplace(story: Story, data: Batch | Prepared, *, newton_steps: int = 8, progress: bool = True) -> Laplace:

@@ -31,7 +31,7 @@ class LocalNormal(NamedTuple):
     scale_tril: Tensor  # L: (batch, size, size)
 
 
-def local_normal(
+def fit_normals(
     story: Story,
     data: Batch | Prepared,
     *,

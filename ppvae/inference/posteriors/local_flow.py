@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 
 from ppvae.base import Batch, Story
 from ppvae.inference.posteriors.ascent import ascend
-from ppvae.inference.posteriors.local import LocalNormal, local_normal
+from ppvae.inference.posteriors.local import LocalNormal, fit_normals
 from ppvae.inference.program.prepared import Prepared, prepared
 from ppvae.inference.program.unconstrained import Unconstrained, model_densities, unconstrain
 from ppvae.progress import track
@@ -81,7 +81,7 @@ def _log_normal(noise: Tensor) -> Tensor:
     return -0.5 * noise.square().sum(-1) - noise.shape[-1] / 2 * math.log(2 * math.pi)
 
 
-def local_flow(
+def fit_flows(
     story: Story,
     data: Batch | Prepared,
     *,
@@ -111,7 +111,7 @@ def local_flow(
         lr: the first step of Adam.
         seed: of the draws.
         progress: whether to show a bar.
-        start: where it begins; `local_normal`'s answer where it is left out.
+        start: where it begins; `fit_normals`'s answer where it is left out.
         tolerance: nats by which a datum's ELBO should rise to go on; None gives every datum all the steps.
 
     Raises:
@@ -127,7 +127,7 @@ def local_flow(
             raise ValueError(f"{option} should be at least 1, got {value}")
     task = prepared(story, data)
     if start is None:
-        start = local_normal(story, task, seed=seed, progress=progress)
+        start = fit_normals(story, task, seed=seed, progress=progress)
     flat = unconstrain(story, task.batch, "local inference")
     starts = range(0, len(task), ROWS)
     found = []

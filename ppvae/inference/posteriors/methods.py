@@ -12,10 +12,10 @@ from pyro.infer.mcmc import MCMC, NUTS
 from torch import Tensor
 
 from ppvae.base import Batch, Story
-from ppvae.inference.posteriors.chains import hmc, starts
-from ppvae.inference.posteriors.convergence import r_hat
-from ppvae.inference.posteriors.local import LocalNormal, local_normal
-from ppvae.inference.posteriors.local_flow import local_flow, weigh_flow, weigh_normal
+from ppvae.inference.posteriors.chains import run_chains, starts
+from ppvae.inference.posteriors.convergence import effective_draws, r_hat
+from ppvae.inference.posteriors.local import LocalNormal, fit_normals
+from ppvae.inference.posteriors.local_flow import fit_flows, weigh_flow, weigh_normal
 from ppvae.inference.posteriors.newton import climb, curvature, triangle
 from ppvae.inference.program.checks import check_point_mass, check_proper, hot_loop
 from ppvae.inference.program.prepared import Prepared, prepared
@@ -33,7 +33,7 @@ RESAMPLED_FROM = 10  # draws from the guide for each that is kept
 
 
 @dataclass(frozen=True)
-class Posterior:
+class Approximation:
     """An answer to p(z | x) for every datum, over its latents in unbounded space."""
 
     draws: Tensor  # (draws, batch, size)
@@ -42,6 +42,8 @@ class Posterior:
     weigh: Weigh | None  # how its density is used as a proposal; None where it has none
     proposal: tuple[Tensor, ...] = ()  # what `weigh` needs of it, one row a datum
     r_hat: Tensor | None = None  # (batch, size), of Markov chains
+    ess: Tensor | None = None  # (batch, size), of Markov chains
+    num_chains: int = 1  # of which the draws are in turn
     seconds: float = math.nan  # to infer and to draw, of all data
 
 
@@ -62,10 +64,40 @@ class Task(NamedTuple):
         return self.data.keys(self.seed)
 
 
-Method = Callable[[Task], Posterior]
+Method = Callable[[Task], Approximation]
 
 
-def infer(
+def task_of(
+    story: Story, data: Batch | Prepared, method: str | Method, num_samples: int, seed: int, progress: bool
+) -> Task:
+    """What a method is given, checked.
+
+    Raises:
+        ValueError: an unknown method; samples below 8; a latent that is discrete, lies on a curved set or outside the
+            data plate; an improper prior.
+    """
+    if num_samples < 8:
+        raise ValueError(f"draws should be at least 8, got {num_samples}")
+    if isinstance(method, str) and method not in METHODS:
+        raise ValueError(f"method should be one of {', '.join(METHODS)}, got {method}")
+    task = prepared(story, data)
+    check_proper(story, task.first)
+    with own_generators(), torch.no_grad():
+        flat = unconstrain(story, task.batch, method if isinstance(method, str) else "inference")
+        check_guide(story, task.batch)
+    return Task(task, flat, num_samples, seed, progress)
+
+
+def answer(task: Task, method: str | Method) -> Approximation:
+    """A method's answer, timed; nothing of the story or of torch's global generators is changed."""
+    found = METHODS[method] if isinstance(method, str) else method
+    start = time.perf_counter()
+    with own_generators(), evaluating(task.story), hot_loop():
+        approximation = found(task)
+    return replace(approximation, seconds=time.perf_counter() - start)
+
+
+def approximate(
     story: Story,
     data: Batch | Prepared,
     method: str | Method,
@@ -73,46 +105,18 @@ def infer(
     num_samples: int = 1000,
     seed: int = 0,
     progress: bool = True,
-) -> Posterior:
-    """p(z | x) of every datum by one method.
-
-    Every datum has random streams of its own; nothing of the story or of torch's global generators is changed.
-
-    Args:
-        story: any object with `model` and `guide` whose latents are continuous.
-        data: `(batch, features)`, or a tuple of tensors of equal length.
-        method: a name of `METHODS`, or a function like those.
-        num_samples: to keep of every datum.
-        seed: of the streams.
-        progress: whether to show a bar.
-
-    Raises:
-        ValueError: an unknown method; draws below 8; a latent that is discrete, lies on a curved set or outside the
-            data plate; an improper prior; a point mass where a density is needed.
-    """
-    if num_samples < 8:
-        raise ValueError(f"draws should be at least 8, got {num_samples}")
-    if isinstance(method, str) and method not in METHODS:
-        raise ValueError(f"method should be one of {', '.join(METHODS)}, got {method}")
-    found = METHODS[method] if isinstance(method, str) else method
-    task = prepared(story, data)
-    check_proper(story, task.first)
-    with own_generators(), torch.no_grad():
-        flat = unconstrain(story, task.batch, method if isinstance(method, str) else "inference")
-        check_guide(story, task.batch)
-    start = time.perf_counter()
-    with own_generators(), evaluating(story), hot_loop():
-        posterior = found(Task(task, flat, num_samples, seed, progress))
-    return replace(posterior, seconds=time.perf_counter() - start)
+) -> Approximation:
+    """p(z | x) of every datum by one method, in unbounded space; `task_of` says what is refused."""
+    return answer(task_of(story, data, method, num_samples, seed, progress), method)
 
 
-def amortised(task: Task) -> Posterior:
+def amortised(task: Task) -> Approximation:
     """The guide as it is."""
     check_point_mass(task.story, task.data.first)
     return _of_draws(_guide_draws(task, task.draws), guide_weights)
 
 
-def semi_amortised(task: Task, num_steps: int = 10) -> Posterior:
+def semi_amortised(task: Task, num_steps: int = 10) -> Approximation:
     """A diagonal Normal, a few steps from the guide's answer. Kim et al. 2018, https://arxiv.org/abs/1802.02550"""
     u = _guide_draws(task, task.draws)
     start = LocalNormal(u.mean(0), torch.diag_embed(u.std(0)))
@@ -121,25 +125,25 @@ def semi_amortised(task: Task, num_steps: int = 10) -> Posterior:
     return _normal(task, _local(task, num_steps=num_steps, particles=32, covariance="diagonal", lr=0.1, start=start))
 
 
-def local_diagonal(task: Task, num_steps: int = 400) -> Posterior:
+def local_diagonal(task: Task, num_steps: int = 400) -> Approximation:
     """The diagonal Normal of every datum that maximises its own ELBO."""
     return _normal(task, _local(task, num_steps=num_steps, particles=16, covariance="diagonal"))
 
 
-def local_full(task: Task, num_steps: int = 400) -> Posterior:
+def local_full(task: Task, num_steps: int = 400) -> Approximation:
     """The Normal of every datum, of any covariance, that maximises its own ELBO."""
     return _normal(task, _local(task, num_steps=num_steps, particles=16))
 
 
-def flow(task: Task, num_steps: int = 600) -> Posterior:
+def flow(task: Task, num_steps: int = 600) -> Approximation:
     """The flow of every datum that maximises its own ELBO."""
-    found = local_flow(task.story, task.data, num_steps=num_steps, seed=task.seed, progress=task.progress)
+    found = fit_flows(task.story, task.data, num_steps=num_steps, seed=task.seed, progress=task.progress)
     with torch.no_grad():
         u = found.rsample(Streams(task.names(), "posterior ", found.loc).normal(task.draws, task.flat.size))[0]
     return _of_draws(u, partial(weigh_flow, flat=task.flat), tuple(found))
 
 
-def laplace_normal(task: Task, newton_steps: int = 20) -> Posterior:
+def laplace_normal(task: Task, newton_steps: int = 20) -> Approximation:
     """The Laplace approximation, in unbounded space, at the mode uphill of the guide's mean."""
     start, found = _guide_draws(task, 64).mean(0), []
     try:
@@ -159,7 +163,7 @@ def laplace_normal(task: Task, newton_steps: int = 20) -> Posterior:
     return _normal(task, LocalNormal(*(torch.cat(parts) for parts in zip(*found, strict=True))))
 
 
-def resampled(task: Task) -> Posterior:
+def resampled(task: Task) -> Approximation:
     """Draws from the guide, each kept as often as its weight says: sampling importance resampling. Rubin 1988"""
     check_point_mass(task.story, task.data.first)
     kept = []
@@ -174,22 +178,15 @@ def resampled(task: Task) -> Posterior:
     return _of_draws(torch.cat(kept, dim=1), None)
 
 
-def hamiltonian(task: Task, num_chains: int = 4, num_warmup: int = 300) -> Posterior:
-    """Hamiltonian Monte Carlo: `draws` in all, over the chains."""
-    each = max(4, -(-task.draws // num_chains))
-    found = hmc(
-        task.story,
-        task.data,
-        num_samples=each,
-        num_warmup=num_warmup,
-        num_chains=num_chains,
-        seed=task.seed,
-        progress=task.progress,
-    )
-    return replace(_of_draws(_mixed(found.u), None), r_hat=found.r_hat)
+def hamiltonian(task: Task, num_chains: int = 4, **options: Any) -> Approximation:
+    """Hamiltonian Monte Carlo: `draws` in all, over the chains; options as of `run_chains`."""
+    each = max(4, -(-task.draws // max(1, num_chains)))
+    given: Any = {"num_samples": each, "num_chains": num_chains, "seed": task.seed, "progress": task.progress}
+    found = run_chains(task.story, task.data, **given, **options)
+    return replace(_of_draws(_mixed(found.u), None), r_hat=found.r_hat, ess=found.ess, num_chains=num_chains)
 
 
-def no_u_turn(task: Task, num_chains: int = 2, num_warmup: int = 100) -> Posterior:
+def no_u_turn(task: Task, num_chains: int = 2, num_warmup: int = 100) -> Approximation:
     """Pyro's own No-U-Turn sampler, a datum and a chain at a time: slow. Hoffman & Gelman 2014,
     https://arxiv.org/abs/1111.4246"""
     each = max(4, -(-task.draws // num_chains))
@@ -216,7 +213,8 @@ def no_u_turn(task: Task, num_chains: int = 2, num_warmup: int = 100) -> Posteri
             states.append(sampler.get_samples()["u"])
         found.append(torch.stack(states))
     u = torch.stack(found, dim=2)  # (chains, draws, batch, size)
-    return replace(_of_draws(_mixed(u), None), r_hat=r_hat(u))
+    ess = effective_draws(u)
+    return replace(_of_draws(_mixed(u), None), r_hat=r_hat(u), ess=ess, num_chains=num_chains)
 
 
 METHODS: dict[str, Method] = {
@@ -230,22 +228,22 @@ METHODS: dict[str, Method] = {
     "hmc": hamiltonian,
     "nuts": no_u_turn,
 }
-"""By name, each `Task` to `Posterior`."""
+"""By name, each `Task` to `Approximation`."""
 
 
 def _local(task: Task, **options: Any) -> LocalNormal:
-    return local_normal(task.story, task.data, tolerance=0.002, seed=task.seed, progress=task.progress, **options)
+    return fit_normals(task.story, task.data, tolerance=0.002, seed=task.seed, progress=task.progress, **options)
 
 
-def _normal(task: Task, q: LocalNormal) -> Posterior:
+def _normal(task: Task, q: LocalNormal) -> Approximation:
     noise = Streams(task.names(), "posterior ", q.loc).normal(task.draws, task.flat.size)
     u = q.loc + (q.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
     variance = q.scale_tril.square().sum(-1)
-    return Posterior(u, q.loc, variance, partial(weigh_normal, flat=task.flat), tuple(q))
+    return Approximation(u, q.loc, variance, partial(weigh_normal, flat=task.flat), tuple(q))
 
 
-def _of_draws(u: Tensor, weigh: Weigh | None, proposal: tuple[Tensor, ...] = ()) -> Posterior:
-    return Posterior(u, u.mean(0), u.var(0), weigh, proposal)
+def _of_draws(u: Tensor, weigh: Weigh | None, proposal: tuple[Tensor, ...] = ()) -> Approximation:
+    return Approximation(u, u.mean(0), u.var(0), weigh, proposal)
 
 
 def _mixed(u: Tensor) -> Tensor:

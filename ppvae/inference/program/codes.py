@@ -10,6 +10,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppvae.base import Batch, Story
+from ppvae.inference.program.streams import own_generators
 from ppvae.inference.program.traces import (
     Site,
     evaluating,
@@ -35,8 +36,12 @@ class _AtMeans(Messenger):
 
 
 @torch.no_grad()
-def codes(story: Story, data: Batch) -> Tensor:
-    """The guide's mean E_q[z | x] of every latent site, side by side: `(batch, latent)`."""
+def encode(story: Story, data: Batch) -> Tensor:
+    """The guide's mean E_q[z | x] of every latent site, side by side: `(batch, latent)`.
+
+    Raises:
+        ValueError: a latent whose distribution has no mean.
+    """
     trace = at_means(story, placed(story, data))
     return torch.cat([_by_datum(site["fn"], site["value"]) for site in code_sites(trace)], dim=-1)
 
@@ -76,8 +81,8 @@ def reconstruction_log_likelihood(story: Story, data: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def decode(story: Story, data: Batch, z: Tensor) -> Tensor:
-    """E[x | z] at codes of one's own, `(batch, latent)` as `codes` lays them out, one a datum: `(batch, features)`.
+def decode(story: Story, data: Batch, *, z: Tensor) -> Tensor:
+    """E[x | z] at codes of one's own, `(batch, latent)` as `encode` lays them out, one a datum: `(batch, features)`.
 
     What of the data is not x (labels, a mask) is given; latents that are no code, such as a tree, are the guide's.
     """
@@ -99,7 +104,7 @@ def at_codes(trace: poutine.Trace, z: Tensor) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def prior_variance(story: Story, data: Batch, draws: int = 2000) -> Tensor | None:
-    """The variance of every latent under the model, in the order of `codes`, by draws: `(latent,)`; None if flat.
+    """The variance of every latent under the model, in the order of `encode`, by draws: `(latent,)`; None if flat.
 
     It changes nothing of torch's global generator.
     """
@@ -138,25 +143,23 @@ def reconstruct(story: Story, data: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def generate(story: Story, like: Batch) -> Tensor:
-    """E[x | z] at draws z from the prior, one per row of `like`, whose x does not matter: `(batch, features)`.
+def sample(story: Story, like: Batch, *, means: bool = False, seed: int = 0) -> Tensor:
+    """Draws x ~ p(x | z) with z from the prior, one for each row of `like`: `(batch, features)`.
 
-    Draws come from torch's global generator: seed it, or fork it, at the edge.
+    Args:
+        like: rows like those to draw; their x does not matter, what else they hold (labels, a mask) is given.
+        means: E[x | z] in place of the draws x.
+        seed: of the draws; torch's global generators are left as they were.
+
+    Raises:
+        NotImplementedError: a prior that cannot be drawn from.
     """
     batch = placed(story, like)
-    with evaluating(story):
-        return _observed_mean(run(story.model, batch, particles=1), batch)
-
-
-@torch.no_grad()
-def simulate(story: Story, like: Batch) -> Tensor:
-    """Draws x ~ p(x | z) with z from the prior, one per row of `like`, whose x does not matter: `(batch, features)`.
-
-    Draws come from torch's global generator: seed it, or fork it, at the edge.
-    """
-    batch = placed(story, like)
-    with evaluating(story):
+    with evaluating(story), own_generators():
+        torch.manual_seed(seed)
         trace = run(story.model, batch, particles=1)
+        if means:
+            return _observed_mean(trace, batch)
         return torch.cat([_by_datum(site["fn"], site["fn"].sample()) for site in _data_sites(trace, batch)], dim=-1)
 
 

@@ -40,7 +40,7 @@ class ExPost(nn.Module):
 
 
 def ex_post(codes: Tensor, components: int = 10, seed: int = 0) -> ExPost:
-    """The maximum-likelihood mixture of Gaussians of codes, as a prior: `story.prior = ex_post(codes(story, x))`.
+    """The maximum-likelihood mixture of Gaussians of codes, as a prior: `story.prior = ex_post(encode(story, x))`.
 
     The fit is scikit-learn's, on codes scaled to unit variance. To every variance it adds a millionth of that of the
     codes. A dimension in which they do not vary gets a narrow Gaussian rather than none, its scale a thousandth of

@@ -21,7 +21,7 @@ def test_an_exact_family_has_an_amortisation_gap_alone():
     before = fingerprint(story)
     found = gaps(story, x, num_steps=200, num_flow_steps=100, progress=False)
     assert fingerprint(story) == before
-    by_name = {gap.name: gap for gap in found.summary()}
+    by_name = {gap.name: gap for gap in found.differences()}
     assert abs(by_name["amortisation gap"].mean - known.gap(1.4, 0.1)) < 4 * by_name["amortisation gap"].error
     assert by_name["amortisation gap"].resolved
     assert not by_name["approximation gap"].resolved
@@ -57,7 +57,7 @@ def test_a_diagonal_familys_approximation_gap_is_that_of_its_precisions(rows, fl
     story, precision = leaning()
     found = gaps(story, 2 * torch.randn(rows, 4).double(), num_flow_steps=flow_steps, progress=False)
     truth = 0.5 * (precision.diagonal().log().sum() - precision.logdet()).item()
-    gap = {gap.name: gap for gap in found.summary()}["approximation gap"]
+    gap = {gap.name: gap for gap in found.differences()}["approximation gap"]
     squares = found.log_p.standard_error.square() + found.diagonal.elbo_standard_error.square()
     error = (squares.mean() / rows).sqrt().item()
     assert error < 0.01
@@ -86,7 +86,7 @@ def test_no_datum_depends_on_the_others():
     whole, alone = gaps(story, x, **options), gaps(story, x[1:2], **options)
     for name in ("approximation", "amortisation", "beyond_flow"):
         torch.testing.assert_close(getattr(whole, name)[1:2], getattr(alone, name), atol=1e-7, rtol=0)
-    assert all(math.isfinite(gap.error) for gap in alone.summary())
+    assert all(math.isfinite(gap.error) for gap in alone.differences())
 
 
 def test_a_difference_within_two_errors_is_unresolved():
@@ -103,7 +103,7 @@ def test_data_that_were_not_fitted_to_have_gaps_of_their_own():
     options = {"particles": 200, "num_steps": 60, "num_flow_steps": 40, "progress": False}
     story = known.story(widen=1.3)
     train, test = (gaps(story, known.data(12, seed), **options) for seed in (1, 2))
-    rows = {row.name: row for row in generalisation(train, test)}
+    rows = {row.name: row for row in generalisation(train, test).differences}
     assert abs(rows["amortisation gap"].mean) < 4 * rows["amortisation gap"].error < 0.1  # the same for all data
     assert set(rows) >= {"log p(x)", "amortised ELBO", "approximation gap", "inference gap"}
 
@@ -147,7 +147,7 @@ def test_the_error_of_a_single_datum_is_that_of_the_two_figures_it_is_between(fa
         "inference gap": (4.0, math.hypot(0.01, 0.64)),
         "beyond a local flow": (1.0, math.hypot(0.01, 0.08)),
     }
-    assert {gap.name: (gap.mean, gap.error) for gap in found.summary()} == {
+    assert {gap.name: (gap.mean, gap.error) for gap in found.differences()} == {
         name: pytest.approx(pair, rel=1e-5) for name, pair in expected.items()
     }
     levels = {level.name: (level.mean, level.error) for level in found.levels()}
@@ -168,7 +168,7 @@ def test_what_training_data_have_more_of_is_positive_and_both_errors_count():
         return Gaps(evidence, evidence, evidence, evidence, replace(evidence, elbo=elbo - 1), "full")
 
     train, test = of([4.0, 10.0], [3.0, 5.0]), of([1.0, 9.0], [0.0, 2.0])  # means 7 and 4, 5 and 1
-    rows = {row.name: (row.mean, row.error) for row in generalisation(train, test)}
+    rows = {row.name: (row.mean, row.error) for row in generalisation(train, test).differences}
     assert rows == {
         "log p(x)": pytest.approx((2.0, math.hypot(3, 4))),  # errors of half the difference of two data
         "amortised ELBO": pytest.approx((3.0, math.hypot(1, 1))),

@@ -4,12 +4,13 @@ import pytest
 import torch
 from planes import by_quadrature, two_planes
 
-from ppvae.inference import hmc, leaderboard, reference
+from ppvae.inference import leaderboard, reference
 from ppvae.inference.diagnostics.calibration import Calibration
 from ppvae.inference.diagnostics.gaps import Difference
 from ppvae.inference.diagnostics.leaderboard import Measured, Reference, moment_errors
 from ppvae.inference.evidence.evidence import Evidence
-from ppvae.inference.posteriors.methods import Posterior
+from ppvae.inference.posteriors.chains import run_chains
+from ppvae.inference.posteriors.methods import Approximation
 from ppvae.selfcheck.analytic import LinearGaussian
 
 
@@ -61,7 +62,7 @@ def test_the_reference_draws_from_streams_of_its_own():
     x, story = known.data(2), known.story()
     against, ours = (
         reference(story, x, num_samples=4, num_warmup=2, progress=False),
-        hmc(story, x, num_samples=4, num_warmup=2, progress=False),
+        run_chains(story, x, num_samples=4, num_warmup=2, progress=False),
     )
     assert not torch.isin(against.draws, ours.u).any()
 
@@ -69,7 +70,7 @@ def test_the_reference_draws_from_streams_of_its_own():
 def test_every_figure_of_an_entry_stands_under_its_own_name():
     """By hand, of three data and two dimensions."""
     mean_error, log_variance_error = torch.tensor([[3.0, 1], [1, 1], [2, 2]]), torch.tensor([[-4.0, 2], [2, 2], [2, 2]])
-    posterior = Posterior(
+    posterior = Approximation(
         torch.zeros(8, 3, 2), torch.zeros(3, 2), torch.ones(3, 2), None, r_hat=torch.tensor([1.0, 1.5]), seconds=6.0
     )
     columns = {
@@ -103,7 +104,7 @@ def test_every_figure_of_an_entry_stands_under_its_own_name():
 
 
 def test_errors_of_moments_are_in_the_references_deviations():
-    found = Posterior(torch.zeros(8, 2, 1), torch.tensor([[3.0], [0.0]]), torch.tensor([[8.0], [1.0]]), None)
+    found = Approximation(torch.zeros(8, 2, 1), torch.tensor([[3.0], [0.0]]), torch.tensor([[8.0], [1.0]]), None)
     mixed = torch.tensor([[1.0], [1.2]])  # the second datum has not
     against = Reference(torch.tensor([[1.0], [0.0]]), torch.tensor([[4.0], [1.0]]), mixed, mixed, torch.zeros(8, 2, 1))
     mean, log_variance = moment_errors(found, against)

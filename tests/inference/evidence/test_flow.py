@@ -7,8 +7,10 @@ import torch
 from planes import banana, by_quadrature
 from stories import Written, two_modes
 
-from ppvae.inference import flow_sampling, local_flow, local_normal
+from ppvae.inference import flow_sampling
 from ppvae.inference.evidence import flow
+from ppvae.inference.posteriors.local import fit_normals
+from ppvae.inference.posteriors.local_flow import fit_flows
 from ppvae.inference.program.prepared import prepared
 from ppvae.selfcheck.analytic import LinearGaussian
 
@@ -46,8 +48,8 @@ def test_the_normal_beside_a_flow_is_wider_than_it_was_fitted(monkeypatch):
             super().__init__(loc, scale_tril=scale_tril, validate_args=validate_args)
 
     x, story = known.data(1), known.story()
-    normal = local_normal(story, x, num_steps=3, progress=False)
-    fitted = local_flow(story, x, num_steps=3, start=normal, progress=False)
+    normal = fit_normals(story, x, num_steps=3, progress=False)
+    fitted = fit_flows(story, x, num_steps=3, start=normal, progress=False)
     monkeypatch.setattr(flow, "MultivariateNormal", Spied)
     flow.mixture_sampling(prepared(story, (x,)), fitted, normal, flow.Budget(25), 0, False)
     assert used

@@ -10,8 +10,9 @@ from planes import two_planes
 from stories import Written, number, one_latent
 from torch import nn
 
-from ppvae.inference import effective_draws, hmc
+from ppvae.inference import effective_draws
 from ppvae.inference.posteriors import chains as chains_module
+from ppvae.inference.posteriors.chains import run_chains
 from ppvae.inference.program.prepared import prepared
 from ppvae.inference.program.streams import keys
 from ppvae.inference.program.unconstrained import unconstrain
@@ -27,7 +28,7 @@ def test_moments_of_a_linear_gaussian_story(chains, draws):
     known = LinearGaussian()
     x = known.data(8)
     story = known.story(widen=3.0, shift=1.0)  # the guide has no part
-    found = hmc(story, x, num_samples=draws, num_warmup=200, num_chains=chains, progress=False)
+    found = run_chains(story, x, num_samples=draws, num_warmup=200, num_chains=chains, progress=False)
     assert found.u.shape == (chains, draws, 8, 2)
     assert found.ess.shape == found.r_hat.shape == (8, 2)
     deviation = known.posterior_covariance.diagonal().sqrt()
@@ -46,7 +47,7 @@ def test_moments_of_a_linear_gaussian_story(chains, draws):
 def test_covariances_of_two_layers(chains, draws):
     two = TwoLayers()
     x = two.data(4)
-    found = hmc(two, x, num_samples=draws, num_warmup=200, num_chains=chains, progress=False)
+    found = run_chains(two, x, num_samples=draws, num_warmup=200, num_chains=chains, progress=False)
     with pyro.plate("particles", 200_000, dim=-2), pyro.poutine.trace() as trace:
         two.guide(x)  # the exact posterior
     exact = torch.cat([trace.trace.nodes[name]["value"] for name in ("top", "z")], dim=-1)
@@ -77,7 +78,7 @@ def test_a_banana_has_the_characteristic_function_of_quadrature(chains, draws):
         pyro.sample("z", dist.Normal(torch.zeros(len(x), 2).double(), 1.0).to_event(1))
 
     x = number([-1.0, 0.5])
-    found = hmc(
+    found = run_chains(
         Written(model, guide),
         x,
         num_samples=draws,
@@ -108,12 +109,14 @@ def test_r_hat_tells_chains_that_sit_in_different_modes():
         prior = dist.Normal(number(-gap), gap)  # its draws are below, the guide's above
         return one_latent(prior, lambda z: dist.Normal(z.abs(), 0.3), lambda x: dist.Normal(x, 1.0))
 
-    apart = hmc(story_of(6.0), number([6.0, 7.0]), num_samples=50, num_warmup=50, num_chains=16, progress=False)
+    apart = run_chains(story_of(6.0), number([6.0, 7.0]), num_samples=50, num_warmup=50, num_chains=16, progress=False)
     assert (apart.u > 0).any()
     assert (apart.u < 0).any()
     assert apart.r_hat.min() > 2
     assert apart.ess.max() < 50
-    together = hmc(story_of(1.0), number([0.1, 0.0]), num_samples=100, num_warmup=100, num_chains=32, progress=False)
+    together = run_chains(
+        story_of(1.0), number([0.1, 0.0]), num_samples=100, num_warmup=100, num_chains=32, progress=False
+    )
     assert together.r_hat.max() < 1.1
 
 
@@ -135,15 +138,15 @@ def test_draws_of_a_datum_do_not_depend_on_the_others(monkeypatch):
     known = LinearGaussian()
     x, story = known.data(6), known.story()
     short = {"num_samples": 6, "num_warmup": 18, "progress": False}  # enough to tune the scales too
-    whole = hmc(story, x, **short)
+    whole = run_chains(story, x, **short)
     torch.randn(3)
-    backwards = hmc(story, x.flip(0), **short)
+    backwards = run_chains(story, x.flip(0), **short)
     torch.testing.assert_close(backwards.u.flip(2), whole.u, atol=1e-8, rtol=0)
     monkeypatch.setattr(chains_module, "CHAINS", 8)
-    parts = hmc(story, x, **short)
+    parts = run_chains(story, x, **short)
     torch.testing.assert_close(parts.u, whole.u, atol=1e-8, rtol=0)
     torch.testing.assert_close(parts.acceptance, whole.acceptance, atol=1e-8, rtol=0)
-    assert not torch.allclose(hmc(story, x, seed=1, **short).u, whole.u, atol=1e-3)
+    assert not torch.allclose(run_chains(story, x, seed=1, **short).u, whole.u, atol=1e-3)
 
 
 @pytest.mark.parametrize(("chains", "draws"), [(32, 100), pytest.param(4, 1500, marks=pytest.mark.soak)])
@@ -155,7 +158,7 @@ def test_positive_latents_are_drawn_in_unbounded_space(chains, draws):
         pyro.sample("x", dist.Poisson(z), obs=x)
 
     x = number([0.0, 2.0, 9.0])
-    found = hmc(Written(model, model), x, num_samples=draws, num_warmup=200, num_chains=chains, progress=False)
+    found = run_chains(Written(model, model), x, num_samples=draws, num_warmup=200, num_chains=chains, progress=False)
     u = found.u[..., 0]
     mean, variance = torch.digamma(3 + x) - math.log(3), torch.polygamma(1, 3 + x)  # of log z
     assert ((u.mean((0, 1)) - mean) / (variance / found.ess[:, 0]).sqrt()).abs().max() < 5
@@ -175,13 +178,13 @@ def test_positive_latents_are_drawn_in_unbounded_space(chains, draws):
 def test_options_out_of_range_are_refused(option, message):
     known = LinearGaussian()
     with pytest.raises(ValueError, match=message):
-        hmc(known.story(), known.data(2), progress=False, **option)
+        run_chains(known.story(), known.data(2), progress=False, **option)
 
 
 def test_a_flat_prior_has_nowhere_to_start():
     story = VAE(priors.Flat(2), likelihoods.Normal(nn.Linear(2, 5)), encoders.DiagonalNormal(nn.Linear(5, 4)))
     with pytest.raises(ValueError, match="needs a proper prior"):
-        hmc(story, torch.zeros(3, 5), progress=False)
+        run_chains(story, torch.zeros(3, 5), progress=False)
 
 
 def test_where_x_tells_nothing_chains_start_at_draws_from_the_prior():
@@ -205,7 +208,7 @@ def test_trajectories_differ_in_length_and_scales_are_tuned_once(monkeypatch):
 
     monkeypatch.setattr(chains_module, "transition", spied)
     known = LinearGaussian()
-    hmc(known.story(), known.data(1), num_samples=30, num_warmup=30, num_leapfrog_steps=3, progress=False)
+    run_chains(known.story(), known.data(1), num_samples=30, num_warmup=30, num_leapfrog_steps=3, progress=False)
     assert set(lengths) == {1, 2, 3}
     assert all((scale == 1).all() for scale in scales[:21])
     assert all(torch.equal(scale, scales[21]) for scale in scales[22:])

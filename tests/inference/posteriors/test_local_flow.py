@@ -6,8 +6,9 @@ from planes import banana, by_quadrature
 from stories import fingerprint, gamma_story
 from torch.autograd.functional import jacobian
 
-from ppvae.inference import local_flow, local_normal, log_joint
-from ppvae.inference.posteriors.local_flow import LocalFlow
+from ppvae.inference import log_joint
+from ppvae.inference.posteriors.local import fit_normals
+from ppvae.inference.posteriors.local_flow import LocalFlow, fit_flows
 from ppvae.selfcheck.analytic import LinearGaussian
 
 
@@ -40,7 +41,7 @@ def test_the_density_is_that_of_the_map_forward_and_back(size):
 def test_it_is_the_posterior_where_that_is_normal():
     known = LinearGaussian()
     x = known.data(6)
-    flow = local_flow(known.story(widen=1.4, shift=0.3), x, num_steps=300, progress=False)
+    flow = fit_flows(known.story(widen=1.4, shift=0.3), x, num_steps=300, progress=False)
     u, log_q = flow.rsample(torch.randn(4000, 6, 2).double())
     gap = known.log_evidence(x) - (log_joint(known.story(), x, {"z": u}) - log_q).mean(0)
     assert gap.max() < 0.02
@@ -58,12 +59,12 @@ def test_a_banana_has_a_gap_for_normals_and_less_of_one_for_a_flow(steps):
     log_p, _, _ = by_quadrature(story, x)
     gaps = {}
     for covariance in ("diagonal", "full"):
-        found = local_normal(
+        found = fit_normals(
             story, x, num_steps=300, particles=32, covariance=covariance, progress=False, tolerance=0.002
         )
         q = torch.distributions.MultivariateNormal(found.loc, scale_tril=found.scale_tril)
         gaps[covariance] = log_p - elbo(story, x, q)
-    flow = local_flow(story, x, num_steps=steps, progress=False)
+    flow = fit_flows(story, x, num_steps=steps, progress=False)
     u, log_q = flow.rsample(torch.randn(8000, 3, 2).double())
     log_w = log_joint(story, x, {"z": u}) - log_q
     gaps["flow"] = log_p - log_w.mean(0)
@@ -75,8 +76,8 @@ def test_a_banana_has_a_gap_for_normals_and_less_of_one_for_a_flow(steps):
 
 def test_a_single_latent_is_bent_too():
     story, x, truth = gamma_story()
-    normal = local_normal(story, x, num_steps=400, particles=16, progress=False, tolerance=0.001)
-    flow = local_flow(story, x, progress=False, start=normal)
+    normal = fit_normals(story, x, num_steps=400, particles=16, progress=False, tolerance=0.001)
+    flow = fit_flows(story, x, progress=False, start=normal)
     assert flow.inward.shape[1] == 0
     u, log_q = flow.rsample(torch.randn(8000, 3, 1).double())
     z = u[..., 0].exp()
@@ -94,10 +95,10 @@ def test_no_datum_depends_on_the_others_and_nothing_changes():
     x, story = known.data(5), known.story(widen=1.4, shift=0.3)
     before = fingerprint(story)
     options = {"num_steps": 60, "progress": False}
-    whole = local_flow(story, x, **options)
+    whole = fit_flows(story, x, **options)
     assert fingerprint(story) == before
-    backwards = local_flow(story, x.flip(0), **options)
-    alone = local_flow(story, x[2:3], **options)
+    backwards = fit_flows(story, x.flip(0), **options)
+    alone = fit_flows(story, x[2:3], **options)
     for one, other, third in zip(whole, backwards, alone, strict=True):
         torch.testing.assert_close(one, other.flip(0), atol=1e-8, rtol=0)
         torch.testing.assert_close(one[2:3], third, atol=1e-8, rtol=0)
@@ -116,11 +117,11 @@ def test_the_stopping_rule_stops_and_never_leaves_a_datum_worse_off():
         def guide(self, x):
             story.guide(x)
 
-    local_normal(Counted(), x, num_steps=1000, progress=False, tolerance=0.005)
+    fit_normals(Counted(), x, num_steps=1000, progress=False, tolerance=0.005)
     assert len(looks) < 700  # it began at the answer
     whole = len(looks)
     looks.clear()
-    local_normal(Counted(), x, num_steps=1000, progress=False)
+    fit_normals(Counted(), x, num_steps=1000, progress=False)
     assert len(looks) >= 1000 > whole
 
 
@@ -128,7 +129,7 @@ def test_the_stopping_rule_stops_and_never_leaves_a_datum_worse_off():
 def test_options_out_of_range_are_refused(option):
     known = LinearGaussian()
     with pytest.raises(ValueError, match=f"{option} should be at least 1, got 0"):
-        local_flow(known.story(), known.data(2), progress=False, **{option: 0})
+        fit_flows(known.story(), known.data(2), progress=False, **{option: 0})
 
 
 def test_couplings_take_turns():

@@ -11,9 +11,10 @@ from planes import banana, by_quadrature
 from stories import Written, fingerprint
 from torch import nn
 
-from ppvae.inference import calibration, effective_draws, gaps, hmc, infer
+from ppvae.inference import calibration, effective_draws, gaps
 from ppvae.inference.evidence.importance import Budget, estimate
-from ppvae.inference.posteriors.methods import METHODS
+from ppvae.inference.posteriors.chains import run_chains
+from ppvae.inference.posteriors.methods import METHODS, approximate
 from ppvae.inference.program.prepared import prepared
 from ppvae.models import Autoencoder
 from ppvae.selfcheck.analytic import Enumerable, LinearGaussian
@@ -38,7 +39,7 @@ def test_the_posterior_of_a_linear_gaussian_story(method, rows, draws):
     known = LinearGaussian()
     x, story = known.data(rows), known.story(widen=1.4, shift=0.3 if method != "amortised" else 0.0)
     before = fingerprint(story)
-    found = infer(story, x, method, num_samples=draws, progress=False)
+    found = approximate(story, x, method, num_samples=draws, progress=False)
     assert fingerprint(story) == before
     assert found.draws.shape == (draws, rows, 2)
     assert found.seconds > 0
@@ -74,7 +75,7 @@ def test_the_covariance_of_a_correlated_posterior(method, rows, draws, monkeypat
     second = torch.ones(3, 3).triu().nonzero().T
 
     def moments(name):
-        w = (infer(story, x, name, num_samples=draws, progress=False).draws - mean) @ root
+        w = (approximate(story, x, name, num_samples=draws, progress=False).draws - mean) @ root
         products = (
             (w[..., second[0]] * w[..., second[1]]).reshape(-1, {"hmc": 16}.get(name, 2), rows, 6).transpose(0, 1)
         )
@@ -93,9 +94,9 @@ def test_no_datum_depends_on_the_others(method, monkeypatch):
     monkeypatch.setitem(METHODS, "hmc", partial(METHODS["hmc"], num_warmup=30))
     known = LinearGaussian()
     x, story = known.data(4), known.story(widen=1.4, shift=0.3)
-    whole = infer(story, x, method, num_samples=40, progress=False).draws
+    whole = approximate(story, x, method, num_samples=40, progress=False).draws
     torch.randn(2)
-    alone = infer(story, x[2:3], method, num_samples=40, progress=False).draws
+    alone = approximate(story, x[2:3], method, num_samples=40, progress=False).draws
     torch.testing.assert_close(whole[:, 2:3], alone, atol=1e-8, rtol=0)
 
 
@@ -103,14 +104,14 @@ def test_a_banana_by_many_chains_and_by_quadrature():
     """Of 4 long chains one may stay in a narrow end, as R-hat says then: many short ones know as much, sooner."""
     story, x = banana()
     _, mean, variance = by_quadrature(story, x)
-    found = hmc(story, x, num_samples=125, num_warmup=200, num_chains=32, progress=False)
+    found = run_chains(story, x, num_samples=125, num_warmup=200, num_chains=32, progress=False)
     assert found.r_hat.max() < 1.2
     assert ((found.u.mean((0, 1)) - mean) / (variance / found.ess).sqrt()).abs().max() < 5
     squares = (found.u - mean).square()
     error = squares.flatten(0, 1).std(0) / effective_draws(squares).sqrt()
     assert ((squares.mean((0, 1)) - variance) / error).abs().max() < 5
     assert (error < 0.2 * variance).all()
-    narrow = infer(story, x, "local diagonal", progress=False)
+    narrow = approximate(story, x, "local diagonal", progress=False)
     assert (narrow.variance / variance).log().mean() < -0.2  # what KL(q || p) does
 
 
@@ -123,11 +124,13 @@ def test_chains_that_are_made_not_to_mix_say_so():
 
     story = Written(model, lambda x: pyro.sample("z", dist.Normal(x.sqrt(), 0.1)))
     x = torch.tensor([9.0, 12.0]).double()
-    stuck = hmc(story, x, num_samples=50, num_warmup=60, num_chains=16, progress=False)
+    stuck = run_chains(story, x, num_samples=50, num_warmup=60, num_chains=16, progress=False)
     assert stuck.r_hat.min() > 2
     known = LinearGaussian()
     assert (
-        hmc(known.story(), known.data(3), num_samples=100, num_warmup=60, num_chains=32, progress=False).r_hat.max()
+        run_chains(
+            known.story(), known.data(3), num_samples=100, num_warmup=60, num_chains=32, progress=False
+        ).r_hat.max()
         < 1.1
     )
 
@@ -144,7 +147,7 @@ def test_a_mode_that_draws_reach_now_and_then_shows_in_k_hat(distance, seen):
 
     story = Written(model, lambda x: pyro.sample("z", dist.Normal(x, wide)))
     x = torch.full((20,), distance).double()
-    posterior = infer(story, x, "amortised", num_samples=5000, progress=False)
+    posterior = approximate(story, x, "amortised", num_samples=5000, progress=False)
     evidence = estimate(prepared(story, (x,)), posterior.weigh, Budget(5000), 0, False, "the guide", posterior.proposal)
     assert (evidence.unreliable() > 0.5) == seen  # all of the data, and none
     assert calibration(story, x, "amortised", num_simulations=200, num_samples=99, progress=False).worst < 1e-3
@@ -153,15 +156,15 @@ def test_a_mode_that_draws_reach_now_and_then_shows_in_k_hat(distance, seen):
 def test_what_cannot_be_inferred_is_refused_in_a_line_that_names_the_site():
     known = LinearGaussian()
     x = known.data(3)
-    for call in (lambda s, d: infer(s, d, "hmc", progress=False), lambda s, d: gaps(s, d, progress=False)):
+    for call in (lambda s, d: approximate(s, d, "hmc", progress=False), lambda s, d: gaps(s, d, progress=False)):
         with pytest.raises(ValueError, match=r"latent site 'k' \(Categorical\) is discrete: use exact"):
             call(Enumerable(), torch.zeros(3).double())
     exact_story = known.story()
     point = Autoencoder(exact_story.prior, exact_story.likelihood, nn.Linear(5, 2)).double()
-    for call in (lambda: infer(point, x, "amortised", progress=False), lambda: gaps(point, x, progress=False)):
+    for call in (lambda: approximate(point, x, "amortised", progress=False), lambda: gaps(point, x, progress=False)):
         with pytest.raises(ValueError, match=r"latent site 'z' has a point mass \(Delta\): use"):
             call()
-    assert infer(point, x, "local full", num_samples=50, progress=False).draws.shape == (50, 3, 2)
+    assert approximate(point, x, "local full", num_samples=50, progress=False).draws.shape == (50, 3, 2)
 
     class Outside(nn.Module):
         def model(self, x):
@@ -172,10 +175,10 @@ def test_what_cannot_be_inferred_is_refused_in_a_line_that_names_the_site():
         def guide(self, x):
             pyro.sample("shared", dist.Normal(0.0, 1.0))
 
-    for call in (lambda s, d: infer(s, d, "hmc", progress=False), lambda s, d: gaps(s, d, progress=False)):
+    for call in (lambda s, d: approximate(s, d, "hmc", progress=False), lambda s, d: gaps(s, d, progress=False)):
         with pytest.raises(ValueError, match="latent site 'shared' does not: put it inside"):
             call(Outside(), torch.zeros(3))
     with pytest.raises(ValueError, match=r"method should be one of amortised, .* got guess"):
-        infer(exact_story, x, "guess")
+        approximate(exact_story, x, "guess")
     with pytest.raises(ValueError, match="draws should be at least 8, got 7"):
-        infer(exact_story, x, "hmc", num_samples=7)
+        approximate(exact_story, x, "hmc", num_samples=7)

@@ -13,18 +13,18 @@ from ppvae.inference import (
     annealed,
     bidirectional,
     exact,
-    hmc,
     importance,
     in_processes,
     laplace,
     laplace_evidence,
     laplace_sampling,
-    local_normal,
     prior_sampling,
     refined_sampling,
     upper_bound,
 )
 from ppvae.inference.evidence.importance import draws
+from ppvae.inference.posteriors.chains import run_chains
+from ppvae.inference.posteriors.local import fit_normals
 from ppvae.models import VAE, Autoencoder, encoders, likelihoods, priors
 
 SHORT = {"particles": 4, "num_temperatures": 3, "num_leapfrog_steps": 2}
@@ -44,10 +44,10 @@ ESTIMATORS = {
     "laplace": laplace,
     "laplace_evidence": laplace_evidence,
     "laplace_sampling": partial(laplace_sampling, particles=40),
-    "local_normal": partial(local_normal, num_steps=3),
+    "fit_normals": partial(fit_normals, num_steps=3),
     "refined_sampling": partial(refined_sampling, particles=40, num_steps=3),
-    "hmc": partial(hmc, num_samples=4, num_warmup=6, num_leapfrog_steps=2),
-    "hmc of 30": partial(hmc, num_samples=4, num_warmup=30, num_chains=6, num_leapfrog_steps=2),
+    "chains": partial(run_chains, num_samples=4, num_warmup=6, num_leapfrog_steps=2),
+    "30 chains": partial(run_chains, num_samples=4, num_warmup=30, num_chains=6, num_leapfrog_steps=2),
 }
 
 
@@ -106,7 +106,7 @@ def test_evaluation_changes_nothing(name):
     assert torch.equal(x, copy)
 
 
-@pytest.mark.parametrize("name", [name for name in ESTIMATORS if "prior" in name or "lap" in name or "hmc" in name])
+@pytest.mark.parametrize("name", [name for name in ESTIMATORS if "prior" in name or "lap" in name or "chains" in name])
 def test_nor_does_that_of_an_autoencoder(name):
     encoder, decoder = unquiet_parts()
     encoder[-1] = nn.Linear(8, 2)
@@ -140,7 +140,7 @@ def test_nor_do_several_processes():
 def test_nor_does_an_error():
     story = disturbed(vae())
     before = fingerprint(story)
-    for estimator in (importance, annealed, hmc, local_normal, laplace):
+    for estimator in (importance, annealed, run_chains, fit_normals, laplace):
         with pytest.raises((ValueError, RuntimeError)):
             estimator(story, torch.full((3, 4), 0.5), progress=False)
     assert fingerprint(story) == before

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ppvae.inference.program import traces
-from ppvae.inference.program.codes import codes, drawn_codes, generate, reconstruct
+from ppvae.inference.program.codes import drawn_codes, encode, reconstruct, sample
 from ppvae.inference.program.traces import evaluating
 from ppvae.models import Sizes, assemble, encoders, likelihoods, priors, stories
 from ppvae.selfcheck.analytic import LinearGaussian
@@ -18,7 +18,7 @@ from ppvae.selfcheck.analytic import LinearGaussian
 def test_codes_are_the_guides_means():
     known = LinearGaussian()
     x = known.data(6)
-    torch.testing.assert_close(codes(known.story(), x), known.posterior_mean(x))
+    torch.testing.assert_close(encode(known.story(), x), known.posterior_mean(x))
 
 
 def test_reconstruction_is_the_likelihoods_mean_at_the_code():
@@ -30,7 +30,7 @@ def test_reconstruction_is_the_likelihoods_mean_at_the_code():
 
 def test_generated_means_follow_the_prior_and_ignore_the_data():
     known = LinearGaussian()
-    draws = generate(known.story(), torch.full((20_000, 5), 1e6).double())
+    draws = sample(known.story(), torch.full((20_000, 5), 1e6).double(), means=True)
     covariance = known.weight @ known.weight.T
     error = covariance.diagonal().sqrt() / 20_000**0.5
     assert ((draws.mean(0) - known.bias).abs() < 4 * error).all()
@@ -58,7 +58,7 @@ class Hierarchy(nn.Module):
 
 def test_a_users_hierarchy_has_codes_side_by_side():
     x = torch.tensor([1.0, 2.0])
-    torch.testing.assert_close(codes(Hierarchy(), x), torch.stack([2 * x, *2 * [2 * x, -6 * x]], -1))
+    torch.testing.assert_close(encode(Hierarchy(), x), torch.stack([2 * x, *2 * [2 * x, -6 * x]], -1))
     torch.testing.assert_close(reconstruct(Hierarchy(), x), (2 * x + 2 * (2 * x - 6 * x)).unsqueeze(-1))
 
 

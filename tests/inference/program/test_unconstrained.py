@@ -9,7 +9,8 @@ import torch
 from stories import Written, gamma_story, integral, number, one_latent
 from torch import nn
 
-from ppvae.inference import annealed, hmc
+from ppvae.inference import annealed
+from ppvae.inference.posteriors.chains import run_chains
 from ppvae.inference.program.traces import latent_sites, run
 from ppvae.inference.program.unconstrained import check_guide_density, guide_densities, model_densities, unconstrain
 from ppvae.models import VAE, assemble, encoders, likelihoods, priors
@@ -142,7 +143,7 @@ def test_what_no_gradient_moves_is_refused_by_name(prior, message):
         pyro.sample("x", dist.Normal(0 * x, 1.0), obs=x)
 
     story, x = Written(model, model), torch.zeros(2).double()
-    for estimator in (annealed, hmc):
+    for estimator in (annealed, run_chains):
         with pytest.raises(ValueError, match=message):
             estimator(story, x, progress=False)
 
