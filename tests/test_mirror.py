@@ -1,4 +1,4 @@
-"""Tests stand where the code stands: `ppvae/inference/evidence/tally.py` has `tests/inference/evidence/test_tally.py`."""
+"""Tests stand where the code does: of `ppvae/distributions/levels.py` in `tests/distributions/test_levels.py`."""
 
 from pathlib import Path
 
