@@ -10,8 +10,6 @@ from cases import LIKELIHOODS
 from torch import nn
 from torch.nn.functional import softplus
 
-from ppvae.distributions.continuous_bernoulli import ContinuousBernoulli
-from ppvae.distributions.discretized_logistic import DiscretizedLogistic
 from ppvae.models import likelihoods
 
 RAW = torch.tensor([0.3, -1.2, 0.8, 0.4, -0.5, 1.1], dtype=torch.float64)  # three features, then three more
@@ -84,68 +82,6 @@ def test_zeros_are_inflated():
         expected = gate * (count == 0) + (1 - gate) * torch.tensor(counts.pmf(count))
         torch.testing.assert_close(p.log_prob(torch.tensor(float(count)).double()), expected.log())
     torch.testing.assert_close(p.mean, (1 - gate) * FIRST.exp())
-
-
-class TestContinuousBernoulli:
-    LOGITS = (-50.0, -20.0, -5.0, -0.11, -0.09, -1e-4, 0.0, 1e-4, 0.09, 0.11, 5.0, 20.0, 50.0)
-
-    @pytest.mark.parametrize("logit", [value for value in LOGITS if abs(value) > 1e-3])
-    def test_it_is_a_truncated_exponential(self, logit):
-        """Which scipy has, falling on [0, 1]: a positive logit is its mirror."""
-        p, oracle = (
-            ContinuousBernoulli(torch.tensor(logit).double()),
-            scipy.stats.truncexpon(abs(logit), 0, 1 / abs(logit)),
-        )
-        x = torch.linspace(0, 1, 7, dtype=torch.float64)
-        expected = torch.tensor(oracle.logpdf((1 - x if logit > 0 else x).clamp(0, 1 - 1e-15).numpy()))
-        torch.testing.assert_close(p.log_prob(x), expected, rtol=1e-6, atol=1e-7)
-        mean = oracle.mean() if logit < 0 else 1 - oracle.mean()
-        assert p.mean.item() == pytest.approx(mean, rel=1e-6)
-
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    @pytest.mark.parametrize("logit", LOGITS)
-    def test_its_gradient_is_the_datum_less_the_mean(self, logit, dtype):
-        """As of any exponential family: at 0, near it and far from it."""
-        logits = torch.tensor(logit, dtype=dtype, requires_grad=True)
-        p = ContinuousBernoulli(logits)
-        p.log_prob(torch.tensor(0.25, dtype=dtype)).backward()
-        assert logits.grad.item() == pytest.approx(0.25 - p.mean.item(), abs=2e-6)
-
-    def test_single_precision_keeps_its_mass(self):
-        """PyTorch's own has a mass of 0.80 at a logit of 20."""
-        x = (torch.arange(100_000) + 0.5) / 100_000
-        for logit in self.LOGITS:
-            mass = ContinuousBernoulli(torch.tensor(logit)).log_prob(x).exp().double().mean()
-            assert mass.item() == pytest.approx(1, abs=1e-4)
-
-    @pytest.mark.parametrize("logit", [-5.0, 0.0, 5e-4, 5.0])
-    def test_draws_pass_the_gradient_of_their_mean(self, logit):
-        logits = torch.tensor(logit, dtype=torch.float64, requires_grad=True)
-        p = ContinuousBernoulli(logits)
-        expected = torch.autograd.grad(p.mean, logits)[0]
-        many = logits.expand(100_000)
-        slopes = torch.autograd.grad(ContinuousBernoulli(many).rsample().sum(), many)[0]
-        assert (slopes.mean() - expected).abs() < 4 * slopes.std() / math.sqrt(len(slopes))
-
-
-class TestDiscretizedLogistic:
-    def test_it_is_the_difference_of_two_logistics(self):
-        p = DiscretizedLogistic(torch.tensor(0.2).double(), torch.tensor(0.3).double(), levels=5)
-        cut = scipy.stats.logistic(0.2, 0.3).cdf([-0.75, -0.25, 0.25, 0.75])  # between the levels -1, -1/2, ... 1
-        expected = torch.tensor([cut[0], *(cut[1:] - cut[:-1]), 1 - cut[-1]])
-        torch.testing.assert_close(p.log_prob(torch.arange(5.0)), expected.log())
-
-    @pytest.mark.parametrize("log_scale", [-40.0, -20.0, -7.0, 0.0, 20.0, 40.0])
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    def test_no_scale_loses_mass_or_gradient(self, log_scale, dtype):
-        loc = torch.tensor(0.3, dtype=dtype, requires_grad=True)
-        log_scale = torch.tensor(log_scale, dtype=dtype, requires_grad=True)
-        log_mass = DiscretizedLogistic(loc, log_scale.exp(), levels=256).log_prob(torch.arange(256, dtype=dtype))
-        assert log_mass.exp().sum().item() == pytest.approx(1, abs=1e-4 if dtype == torch.float32 else 1e-9)
-        log_mass.sum().backward()
-        assert log_mass.isfinite().all()
-        assert loc.grad.isfinite()
-        assert log_scale.grad.isfinite()
 
 
 def normal_loss(likelihood, x, weight):

@@ -1,17 +1,13 @@
 """Priors: shapes, densities that integrate to one, samples that match their density, gradients, weights saved."""
 
 import math
-import runpy
-import sys
 
-import pyro.distributions as dist
 import pytest
 import torch
 from cases import PRIORS
 from torch import nn
 
 from ppvae import networks
-from ppvae.distributions import flow
 from ppvae.models import encoders, priors
 from ppvae.models.sizes import Sizes
 
@@ -217,28 +213,11 @@ def test_draws_of_a_cold_relaxed_prior_lie_inside_the_simplex(latent):
     assert prior.log_prob(prior.sample((2000,))).isfinite().all()  # with validation on
 
 
-def test_importing_flows_leaves_validation_on(monkeypatch):
-    """zuko turns it off for every distribution of torch."""
-    for name in [name for name in sys.modules if name.split(".")[0] == "zuko"]:
-        monkeypatch.delitem(sys.modules, name)
-    runpy.run_path(flow.__file__)
-    with pytest.raises(ValueError, match="scale"):
-        dist.Normal(torch.zeros(2), -torch.ones(2))
-
-
 @pytest.mark.parametrize("make", [priors.NeuralSplineFlow, priors.MaskedAutoregressiveFlow, priors.RealNVP])
 @pytest.mark.parametrize("latent", [1, 5])
 def test_a_flow_starts_close_to_the_standard_normal(make, latent):
     z = torch.randn(100, latent)
     assert (make(latent)().log_prob(z) - priors.StandardNormal(latent)().log_prob(z)).abs().mean() < 0.1
-
-
-def test_a_flow_scores_a_draw_again_with_its_gradient():
-    """Pyro's wrapper keeps the density of a draw, which one taken without gradients must not use."""
-    prior = priors.RealNVP(2, hidden=[8])
-    density = prior()
-    density.log_prob(density.sample((5,))).sum().backward()
-    assert all(parameter.grad.abs().sum() > 0 for parameter in prior.parameters())
 
 
 # --- where they start

@@ -56,9 +56,15 @@ def test_the_normal_beside_a_flow_is_wider_than_it_was_fitted(monkeypatch):
     assert all(torch.equal(scale_tril, 1.2 * normal.scale_tril) for scale_tril in used)
 
 
-def test_options_out_of_range_are_refused():
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"particles": 0}, "particles should be at least 1, got 0"),
+        ({"target_error": 0.0}, "target_error should be positive and finite, got 0"),
+    ],
+)
+def test_a_budget_out_of_range_is_refused_before_anything_is_fitted(option, message, monkeypatch):
+    monkeypatch.setattr(flow, "fit_normals", pytest.fail)
     known = LinearGaussian()
-    with pytest.raises(ValueError, match="particles should be at least 1, got 0"):
-        flow_sampling(known.story(), known.data(2), particles=0, progress=False)
-    with pytest.raises(ValueError, match="num_steps should be at least 1, got 0"):
-        flow_sampling(known.story(), known.data(2), num_steps=0, progress=False)
+    with pytest.raises(ValueError, match=message):
+        flow_sampling(known.story(), known.data(2), progress=False, **option)
