@@ -1,10 +1,10 @@
-"""From command-line words to options: a part is a name or an import path, and its own signature says what it takes."""
+"""From words or a configuration to options. A part is a name or an import path; its signature says what it takes."""
 
 import inspect
-import json
 import re
+import shlex
 from argparse import SUPPRESS
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,15 +135,15 @@ def qualify(arguments: Sequence[str], trust: bool = False) -> list[str]:
             words[index] = word.replace(".", "_args.", 1)
         elif word.startswith("--") and option in SWAPPED and following and not following.startswith(("-", "{")):
             words[index + 1] = qualified(option, following)
-        elif word == "--contender" and following:  # one more of a list, whatever brackets its name has
-            words[index : index + 2] = ["--contender+", json.dumps([following])]
+        elif word in {"--contender", "--common"} and following:  # whose value begins with dashes itself
+            words[index : index + 2] = [f"{word}={following}"]
         elif word == "--config" and following:
             words[index + 1] = yaml.safe_dump(read_options(configuration(following), trust))
     return words
 
 
 def _equals_apart(argument: str) -> list[str]:
-    return argument.split("=", 1) if re.match(rf"--({'|'.join(SWAPPED)}|config|contender)=", argument) else [argument]
+    return argument.split("=", 1) if re.match(rf"--({'|'.join(SWAPPED)}|config)=", argument) else [argument]
 
 
 def configuration(name: str) -> Path:
@@ -161,27 +161,45 @@ def configurations() -> list[str]:
     return sorted(path.stem for path in CONFIGURATIONS.glob("*.yaml"))
 
 
-def parse(parser: ArgumentParser, arguments: Sequence[str], trust: bool | None = None) -> Namespace:
+def parse(
+    parser: ArgumentParser, arguments: Sequence[str], trust: bool | None = None, over: Namespace | None = None
+) -> Namespace:
     """Options from the command line; a wrong one is a ValueError of one line.
 
     Args:
         trust: whether a file among them may name what is not of the package; as `--trust` among them says, where it is
             not given.
+        over: options that hold where the words say nothing.
     """
-    return _parsed(parser, qualify(arguments, "--trust" in arguments if trust is None else trust))
+    words = qualify(arguments, "--trust" in arguments if trust is None else trust)
+    try:
+        return parser.parse_args(words, over)
+    except ArgumentError as error:
+        raise ValueError(plain(error)) from error
+
+
+def merged(
+    parser: ArgumentParser, own: Mapping[str, Any] | str, over: Namespace | None = None, trust: bool = False
+) -> Namespace:
+    """Options of a configuration, or of the words that somebody typed, over others or the defaults.
+
+    Args:
+        trust: whether a file that the words name may name what is not of the package.
+
+    Raises:
+        ValueError: a wrong one, in one line.
+    """
+    if isinstance(own, str):
+        return parse(parser, shlex.split(own), trust, over)
+    try:
+        return parser.parse_object(dict(own), over)
+    except ArgumentError as error:
+        raise ValueError(plain(error)) from error
 
 
 def parse_run(parser: ArgumentParser, path: Path, trust: bool = False) -> Namespace:
     """Options from the configuration of a run, whose story is asked for, not its objective."""
-    config = read_options(path, trust, unused=("objective", "objective_args"))
-    return _parsed(parser, ["--config", yaml.safe_dump(config)])
-
-
-def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
-    try:
-        return parser.parse_args(words)
-    except ArgumentError as error:
-        raise ValueError(plain(error)) from error
+    return merged(parser, read_options(path, trust, unused=("objective", "objective_args")))
 
 
 def plain(error: ArgumentError) -> str:
