@@ -42,13 +42,15 @@ MEANING = {  # of each part, its default, and where it is found
 }
 CONFIGURATIONS = Path(__file__).parent / "configurations"
 SKIPPED = (*PARTS, "sizes")  # what a story is given, beside the sizes that follow from the data and the code
+# An error of jsonargparse is a text: the option, the type and the value are no attributes of it, and what it checked is
+# merged from words, files and defaults. So the text is read; what a part takes is asked of the part's own signature.
 PLAINER = {  # what jsonargparse says: what we say
     r"Import path (\S+) does not correspond to a subclass of Module": r"\1 should be a Module's class, or a function "
     "that says in its signature what it returns: `-> Module`",
     r"- Expected a path but \S+ either not accessible or invalid - ": "",
     r"\.* Got value: (.*?)\.*$": r", got \1",
     r"Parser key \"([\w.]+)\": ": r"--\1: ",
-    r"^--(\w+): --(\w+): ": r"--\1.\2: ",
+    r": Does not validate .* Subtypes: \[(.*)\] Errors: .* Given value: (.*)$": r" should be one of \1, got \2",
     r": Expected a typing.Literal\[(.*)\]": r" should be one of \1",
     r": Expected a <class '(\w+)'>": r" should be \1",
     r"<class '(\w+)'>": r"\1",
@@ -222,7 +224,7 @@ def _plain_part(option: str, path: str, said: str) -> str:
     refused = re.match(r"Option '(\S+)' is not accepted", said)
     if refused:
         return f"--{option} {name} takes {listed(list(taken.values()))}, got {refused.group(1)}"
-    wrong = re.match(r"Parser key \"(\w+)[\w.]*\": .*?Got value: (.*?)\.*(?: - Expected .*)?$", said)
+    wrong = re.match(r"Parser key \"(\w+)[\w.]*\": .*?(?:Got|Given) value: (.*?)\.*(?: - Expected .*)?$", said)
     if wrong and wrong.group(1) in taken:
         argument, value = wrong.groups()
         return f"--{option}.{argument} of {name} should be {type_name(taken[argument])}, got {value}"
