@@ -220,7 +220,7 @@ def _plain_part(option: str, path: str, said: str) -> str:
     if path == "torch.nn.Module":
         return f"an argument of --{option} needs --{option} NAME beside it"
     name = path.rpartition(".")[2]
-    taken = {parameter.name: parameter for parameter in parameters(imported(option, path), LINKED + SKIPPED)}
+    taken = {parameter.name: parameter for parameter in asked_of(imported(option, path))}
     refused = re.match(r"Option '(\S+)' is not accepted", said)
     if refused:
         return f"--{option} {name} takes {listed(list(taken.values()))}, got {refused.group(1)}"
@@ -235,6 +235,11 @@ def _plain_part(option: str, path: str, said: str) -> str:
     return f"--{option} {name}: {said}"
 
 
+def asked_of(part: Any) -> list[inspect.Parameter]:
+    """What a part takes beyond what it is given anyway: the arguments that stand beside its name."""
+    return parameters(part, LINKED + SKIPPED)
+
+
 def part_help(words: Sequence[str]) -> str | None:
     """What `--prior.help NAME` asks for: a part's docstring and options; every name where none is given."""
     for word, name in zip(words, [*words, ""][1:], strict=True):
@@ -243,8 +248,7 @@ def part_help(words: Sequence[str]) -> str | None:
             if not name or name.startswith("-"):
                 return f"--{option} is one of {', '.join(names(SWAPPED[option]))}, or an import path"
             part = imported(option, qualified(option, name))
-            own = parameters(part, LINKED + SKIPPED)
-            options = [f"  --{option}.{p.name} ({type_name(p)}{_default(p)})" for p in own]
+            options = [f"  --{option}.{p.name} ({type_name(p)}{_default(p)})" for p in asked_of(part)]
             return "\n".join(
                 [
                     f"{name}: {inspect.cleandoc(part.__doc__ or 'no docstring')}",
