@@ -13,13 +13,17 @@ from typing import NoReturn
 
 from ppvae.commands import COMMANDS
 
+SHELLS = ("bash", "zsh")
+"""Whose completion can be printed."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; what a person can mend is one line on standard error and exit status 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if not words or words[0].startswith("-"):
-            command_line().parse_args(words)
+            if shell := command_line().parse_args(words).print_shtab:
+                return print_completion(shell)
             raise ValueError(f"name a command: {', '.join(COMMANDS)} (ppvae --help tells more)")
         return run(words[0], words[1:])
     except (ValueError, OSError) as error:
@@ -45,18 +49,27 @@ def run(name: str, words: Sequence[str]) -> int:
     return command.run(parse(command.options(), words)) or 0
 
 
+def print_completion(shell: str) -> int:
+    """Print the script by which a shell completes `ppvae`."""
+    from ppvae.commands.completion import script
+
+    print(script(shell))
+    return 0
+
+
 def command_line() -> ArgumentParser:
     """What stands before a command."""
     commands = "\n".join(f"  {name:<12}{text}" for name, text in COMMANDS.items())
     parser = _Parser(
         prog="ppvae",
-        usage="ppvae [--version] [--help] COMMAND ...",
+        usage="ppvae [--version] [--help] [--print_shtab SHELL] COMMAND ...",
         allow_abbrev=False,
         description="Variational autoencoders on Pyro.",
         formatter_class=RawDescriptionHelpFormatter,
         epilog=f"commands, each with its own --help:\n{commands}",
     )
     parser.add_argument("--version", action="version", version=f"ppvae {version('ppvae')}")
+    parser.add_argument("--print_shtab", choices=SHELLS, metavar="SHELL", help=f"completion for {' or '.join(SHELLS)}")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The commands of `ppvae`: each file has the options of one, and what it does."""
+"""The commands of `ppvae`: each file has the options of one, and what it does; `completion` tells shells of all."""
 
 COMMANDS = {
     "fit": "Fit a story to data and write a run folder.",

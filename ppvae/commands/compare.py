@@ -1,10 +1,11 @@
 """`ppvae compare`: a line-up on one data set, as a table, figures and one page."""
 
 import platform
-import shlex
+from argparse import Action
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -14,25 +15,41 @@ from ppvae.data.observation import Observation
 from ppvae.evaluation.comparison import group_results, not_ranked
 from ppvae.evaluation.measure import completeness_of_training_data
 from ppvae.experiments import lineup, runs
-from ppvae.experiments.options import add_trust, fit_parser, new_parser, parse
-from ppvae.experiments.trust import named_words
+from ppvae.experiments.options import add_trust, fit_parser, merged, new_parser
 from ppvae.plots import figures, report
 from ppvae.progress import console, track
+
+SOURCE = ("data", "root", "label", "missing", "labelled")
+SHARED = (*SOURCE, "latent", "epochs", "batch_size", "lr")
+"""The options of a comparison that every contender has, unless it says otherwise."""
+
+
+class OneMore(Action):
+    """Adds a contender that is typed, `name: words of a fit` or the words alone, to those that a configuration has."""
+
+    def __call__(self, parser: Any, namespace: Any, text: Any, option_string: str | None = None) -> None:
+        """What is typed stays words until there is something to merge them over."""
+        name, colon, words = text.partition(": ")
+        if not colon or name.startswith("-"):
+            name = words = text
+        namespace[self.dest] = {**namespace[self.dest], name.strip() or "as they come": words}
 
 
 def options() -> ArgumentParser:
     parser = new_parser("compare", COMMANDS["compare"])
     parser.add_argument("--config", action="config", help="a YAML file with any of these options")
     known = ", ".join(lineup.names())
-    parser.add_argument("--lineup", type=str, default=None, help=f"{known}, or a YAML file of `name: words of a fit`")
+    parser.add_argument("--lineup", type=str, default=None, help=f"{known}, or a YAML file of `name: {{options}}`")
     parser.add_argument(
         "--contender",
-        type=list[str],
-        default=[],
+        action=OneMore,
+        default={},
         help="one more, as `name: words of a fit` or the words alone: --contender='Vamp: --prior VampPrior'; may be "
-        "given again",
+        "given again; in a file `contender: {name: {options}}`",
     )
-    parser.add_argument("--common", type=str, default="", help="words that every contender has, such as '--lr 1e-2'")
+    parser.add_argument(
+        "--common", default={}, help="what every contender has, such as '--lr 1e-2'; in a file `common: {options}`"
+    )
     parser.add_argument("--data", type=str, default="digits", help="a known name, or a .npy, .npz, .csv or folder")
     parser.add_argument("--root", type=str, default="data", help="folder that holds torchvision's files")
     parser.add_argument("--label", type=str, default=None, help="the column of labels in a .csv file")
@@ -55,11 +72,11 @@ def run(options: Namespace) -> None:
     for option in ("latent", "epochs", "batch_size", "test_rows", "particles", "seeds"):
         if options[option] is not None and options[option] < 1:
             raise ValueError(f"{option} should be at least 1, got {options[option]}")
-    source = words_of(options, "data", "root", "label", "missing", "labelled")
-    dataset = lineup.view_of(parse(fit_parser(), source), options.test_rows)
+    source = merged(fit_parser(), {name: options[name] for name in SOURCE})
+    dataset = lineup.view_of(source, options.test_rows)
     if options.epochs is None:
         options.epochs = min(100, max(10, 1000 * options.batch_size // len(dataset.train)))
-    contenders = entries(options, source, dataset.observation)
+    contenders = entries(options, dataset.observation)
     settings = {"command": "ppvae compare", **{k: v for k, v in options.as_dict().items() if k != "config"}}
     with runs.new_folder(options.out) as folder:
         fits = lineup.compete(contenders, options.seeds, options.particles, options.test_rows)
@@ -103,18 +120,14 @@ def references(fitted: Sequence[lineup.Fitted]) -> list[str]:
     return [f"precision and recall of as many training data, {line}"] if line else []
 
 
-def entries(options: Namespace, source: list[str], observation: Observation) -> list[lineup.Contender]:
+def entries(options: Namespace, observation: Observation) -> list[lineup.Contender]:
     """Who competes: a line-up, the contenders named one by one, or both; the overview where none is named."""
+    trust = "trust" in options
     name = options.lineup or (None if options.contender else lineup.OVERVIEW)
-    lines = lineup.lineup(name, observation, options.latent, "trust" in options) if name else {}
-    lines |= dict(map(named_words, options.contender))
-    chosen = words_of(options, "latent", "epochs", "batch_size", "lr")
-    return lineup.contenders(lines, [*source, *chosen, *shlex.split(options.common)], "trust" in options)
-
-
-def words_of(options: Namespace, *names: str) -> list[str]:
-    """Some options as the words that say them."""
-    return [f"--{name}={options[name]}" for name in names if options[name] is not None]
+    lines = lineup.lineup(name, observation, options.latent, trust) if name else {}
+    parser = fit_parser()
+    shared = merged(parser, options.common, merged(parser, {name: options[name] for name in SHARED}), trust)
+    return lineup.contenders(lines | options.contender, shared, trust)
 
 
 def summary_line(entry: lineup.Fitted | lineup.Failed) -> str:

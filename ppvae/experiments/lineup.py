@@ -1,8 +1,7 @@
-"""The line-ups of `ppvae compare`: a contender is the words of a `ppvae fit`; how it is built, fitted and measured."""
+"""The line-ups of `ppvae compare`: a contender is the configuration of a fit; how it is built, fitted and measured."""
 
-import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +16,9 @@ from ppvae.evaluation.comparison import Result
 from ppvae.evaluation.measure import regularity, representation
 from ppvae.evaluation.scoring import give_density, score
 from ppvae.experiments.experiment import epochs, prepare, settled
-from ppvae.experiments.options import fit_parser, parse
+from ppvae.experiments.options import fit_parser, merged
 from ppvae.experiments.parts import nearest, one_line
-from ppvae.experiments.trust import check_lines
+from ppvae.experiments.trust import Options, checked
 from ppvae.inference.evidence.evidence import Evidence
 from ppvae.inference.evidence.importance import prior_sampling
 from ppvae.inference.program.errors import NoDensity
@@ -69,43 +68,47 @@ def names() -> list[str]:
     return [OVERVIEW, *sorted(path.stem for path in FOLDER.glob("*.yaml"))]
 
 
-def lineup(name: str, observation: Observation, latent: int = 8, trust: bool = False) -> dict[str, str]:
-    """A line-up by name, or from a YAML file of `name: words of ppvae fit`.
+def lineup(name: str, observation: Observation, latent: int = 8, trust: bool = False) -> dict[str, Options]:
+    """A line-up by name, or from a YAML file of `name: {options of a fit}`.
 
     Raises:
         ValueError: an unknown name; not such a file; without trust, one that names what is not of ppvae.
     """
     if name == OVERVIEW:
-        lines = overview(observation)
-        return lines if latent != 2 else {name: words for name, words in lines.items() if not name.endswith("z = 2")}
+        lines = {line: own for line, own in overview(observation).items() if own.get("latent") != latent}
+        return checked(name, {"contender": lines})["contender"]
     path = FOLDER / f"{name}.yaml" if name in names() else Path(name)
     if not path.is_file():
         raise ValueError(f"unknown line-up '{name}': it should be one of {nearest(name, names())}, or a YAML file")
-    contenders = read_yaml(path)
-    if not isinstance(contenders, dict) or not contenders:
-        raise ValueError(f"{path} should hold contenders as lines of `name: words of ppvae fit`")
-    lines = {str(contender): str(words or "") for contender, words in contenders.items()}
-    check_lines(path, lines, trust)
-    return lines
+    lines = read_yaml(path)
+    if not isinstance(lines, dict) or not lines:
+        raise ValueError(f"{path} should hold contenders as `name: {{options of ppvae fit}}`")
+    return checked(path, {"contender": lines}, trust)["contender"]
 
 
-def overview(observation: Observation) -> dict[str, str]:
+def overview(observation: Observation) -> dict[str, Options]:
     """Priors, likelihoods, objectives and autoencoders: each likelihood on the view of the data that it can score."""
-    contenders: dict[str, str] = {}
+    contenders: dict[str, Options] = {}
     if observation.kind == "levels":
-        contenders |= _stories(f"Binomial({observation.maximum})", "")
-        contenders |= dict(list(_stories("Bernoulli", "--binarisation threshold").items())[:3])
+        contenders |= _stories(f"Binomial({observation.maximum})", {})
+        contenders |= dict(list(_stories("Bernoulli", {"binarisation": "threshold"}).items())[:3])
     if observation.kind == "binary":
-        contenders |= _stories("Bernoulli", "")
-    real = f"--scaling {_real_scaling(observation)} --likelihood Normal --likelihood.variance 0.05"
-    contenders |= dict(list(_stories("Normal(c learned)", f"{real} --likelihood.learned true").items())[:3])
-    contenders |= dict(list(_stories("Normal(c = 0.05)", real).items())[:1])
-    real += " --likelihood.learned true"
+        contenders |= _stories("Bernoulli", {})
+    fixed, learned = (
+        {
+            "scaling": _real_scaling(observation),
+            "likelihood": {"class_path": "Normal", "init_args": {"variance": 0.05, "learned": learned}},
+        }
+        for learned in (False, True)
+    )
+    contenders |= dict(list(_stories("Normal(c learned)", learned).items())[:3])
+    contenders |= dict(list(_stories("Normal(c = 0.05)", fixed).items())[:1])
+    autoencoder = {**learned, "story": "autoencoder", "prior": "Flat"}
     return contenders | {
-        "PCA": f"{real} --story pca",
-        "linear autoencoder": f"{real} --story autoencoder --prior Flat --network.hidden []",
-        "autoencoder": f"{real} --story autoencoder --prior Flat",
-        "autoencoder, N(0, I) on z (MAP)": f"{real} --story autoencoder",
+        "PCA": {**learned, "story": "pca"},
+        "linear autoencoder": {**autoencoder, "network": {"class_path": "MLP", "init_args": {"hidden": []}}},
+        "autoencoder": autoencoder,
+        "autoencoder, N(0, I) on z (MAP)": {**learned, "story": "autoencoder"},
     }
 
 
@@ -115,30 +118,28 @@ def _real_scaling(observation: Observation) -> str:
     return "standardise" if observation.maximum is None else "unit"
 
 
-def _stories(name: str, words: str) -> dict[str, str]:
+def _stories(name: str, common: Options) -> dict[str, Options]:
     return {
-        f"N(0, I), {name}, ELBO": words,
-        f"mixture, {name}, ELBO": f"{words} --prior GaussianMixture",
-        f"N(0, I), {name}, IWAE": f"{words} --objective iwae --objective.particles 20",
-        f"N(0, I), {name}, ELBO, z = 2": f"{words} --latent 2",
+        f"N(0, I), {name}, ELBO": common,
+        f"mixture, {name}, ELBO": {**common, "prior": "GaussianMixture"},
+        f"N(0, I), {name}, IWAE": {**common, "objective": "iwae", "objective_args": {"particles": 20}},
+        f"N(0, I), {name}, ELBO, z = 2": {**common, "latent": 2},
     }
 
 
-def contenders(lines: dict[str, str], common: Sequence[str], trust: bool = False) -> list[Contender]:
-    """Contenders from their words, after the words that all have in common.
+def contenders(lines: Mapping[str, Options | str], shared: Namespace, trust: bool = False) -> list[Contender]:
+    """Contenders from their own configurations, or the words that somebody typed, over the options that all share.
 
     Args:
-        trust: whether a configuration among the words may name what is not of ppvae.
+        trust: whether a configuration that typed words name may name what is not of ppvae.
 
     Raises:
-        ValueError: words that are no options of a fit, with the contender's name; other data than the others have.
+        ValueError: no options of a fit, with the contender's name; other data than the others have.
     """
-    parser = fit_parser()
-    shared = parse(parser, common, trust)
-    made = []
-    for name, words in lines.items():
+    parser, made = fit_parser(), []
+    for name, own in lines.items():
         try:
-            options = parse(parser, [*common, *shlex.split(words)], trust)
+            options = merged(parser, own, shared, trust)
         except (ValueError, OSError) as error:
             raise ValueError(f"contender '{name}': {one_line(error)}") from error
         for option in ("data", "root", "label", "seed"):

@@ -1,10 +1,10 @@
-"""From command-line words to options: a part is a name or an import path, and its own signature says what it takes."""
+"""From words or a configuration to options. A part is a name or an import path; its signature says what it takes."""
 
 import inspect
-import json
 import re
+import shlex
 from argparse import SUPPRESS
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,15 @@ MEANING = {  # of each part, its default, and where it is found
 }
 CONFIGURATIONS = Path(__file__).parent / "configurations"
 SKIPPED = (*PARTS, "sizes")  # what a story is given, beside the sizes that follow from the data and the code
+# An error of jsonargparse is a text: the option, the type and the value are no attributes of it, and what it checked is
+# merged from words, files and defaults. So the text is read; what a part takes is asked of the part's own signature.
 PLAINER = {  # what jsonargparse says: what we say
     r"Import path (\S+) does not correspond to a subclass of Module": r"\1 should be a Module's class, or a function "
     "that says in its signature what it returns: `-> Module`",
     r"- Expected a path but \S+ either not accessible or invalid - ": "",
     r"\.* Got value: (.*?)\.*$": r", got \1",
     r"Parser key \"([\w.]+)\": ": r"--\1: ",
-    r"^--(\w+): --(\w+): ": r"--\1.\2: ",
+    r": Does not validate .* Subtypes: \[(.*)\] Errors: .* Given value: (.*)$": r" should be one of \1, got \2",
     r": Expected a typing.Literal\[(.*)\]": r" should be one of \1",
     r": Expected a <class '(\w+)'>": r" should be \1",
     r"<class '(\w+)'>": r"\1",
@@ -135,15 +137,15 @@ def qualify(arguments: Sequence[str], trust: bool = False) -> list[str]:
             words[index] = word.replace(".", "_args.", 1)
         elif word.startswith("--") and option in SWAPPED and following and not following.startswith(("-", "{")):
             words[index + 1] = qualified(option, following)
-        elif word == "--contender" and following:  # one more of a list, whatever brackets its name has
-            words[index : index + 2] = ["--contender+", json.dumps([following])]
+        elif word in {"--contender", "--common"} and following:  # whose value begins with dashes itself
+            words[index : index + 2] = [f"{word}={following}"]
         elif word == "--config" and following:
             words[index + 1] = yaml.safe_dump(read_options(configuration(following), trust))
     return words
 
 
 def _equals_apart(argument: str) -> list[str]:
-    return argument.split("=", 1) if re.match(rf"--({'|'.join(SWAPPED)}|config|contender)=", argument) else [argument]
+    return argument.split("=", 1) if re.match(rf"--({'|'.join(SWAPPED)}|config)=", argument) else [argument]
 
 
 def configuration(name: str) -> Path:
@@ -161,27 +163,45 @@ def configurations() -> list[str]:
     return sorted(path.stem for path in CONFIGURATIONS.glob("*.yaml"))
 
 
-def parse(parser: ArgumentParser, arguments: Sequence[str], trust: bool | None = None) -> Namespace:
+def parse(
+    parser: ArgumentParser, arguments: Sequence[str], trust: bool | None = None, over: Namespace | None = None
+) -> Namespace:
     """Options from the command line; a wrong one is a ValueError of one line.
 
     Args:
         trust: whether a file among them may name what is not of the package; as `--trust` among them says, where it is
             not given.
+        over: options that hold where the words say nothing.
     """
-    return _parsed(parser, qualify(arguments, "--trust" in arguments if trust is None else trust))
+    words = qualify(arguments, "--trust" in arguments if trust is None else trust)
+    try:
+        return parser.parse_args(words, over)
+    except ArgumentError as error:
+        raise ValueError(plain(error)) from error
+
+
+def merged(
+    parser: ArgumentParser, own: Mapping[str, Any] | str, over: Namespace | None = None, trust: bool = False
+) -> Namespace:
+    """Options of a configuration, or of the words that somebody typed, over others or the defaults.
+
+    Args:
+        trust: whether a file that the words name may name what is not of the package.
+
+    Raises:
+        ValueError: a wrong one, in one line.
+    """
+    if isinstance(own, str):
+        return parse(parser, shlex.split(own), trust, over)
+    try:
+        return parser.parse_object(dict(own), over)
+    except ArgumentError as error:
+        raise ValueError(plain(error)) from error
 
 
 def parse_run(parser: ArgumentParser, path: Path, trust: bool = False) -> Namespace:
     """Options from the configuration of a run, whose story is asked for, not its objective."""
-    config = read_options(path, trust, unused=("objective", "objective_args"))
-    return _parsed(parser, ["--config", yaml.safe_dump(config)])
-
-
-def _parsed(parser: ArgumentParser, words: Sequence[str]) -> Namespace:
-    try:
-        return parser.parse_args(words)
-    except ArgumentError as error:
-        raise ValueError(plain(error)) from error
+    return merged(parser, read_options(path, trust, unused=("objective", "objective_args")))
 
 
 def plain(error: ArgumentError) -> str:
@@ -200,11 +220,11 @@ def _plain_part(option: str, path: str, said: str) -> str:
     if path == "torch.nn.Module":
         return f"an argument of --{option} needs --{option} NAME beside it"
     name = path.rpartition(".")[2]
-    taken = {parameter.name: parameter for parameter in parameters(imported(option, path), LINKED + SKIPPED)}
+    taken = {parameter.name: parameter for parameter in asked_of(imported(option, path))}
     refused = re.match(r"Option '(\S+)' is not accepted", said)
     if refused:
         return f"--{option} {name} takes {listed(list(taken.values()))}, got {refused.group(1)}"
-    wrong = re.match(r"Parser key \"(\w+)[\w.]*\": .*?Got value: (.*?)\.*(?: - Expected .*)?$", said)
+    wrong = re.match(r"Parser key \"(\w+)[\w.]*\": .*?(?:Got|Given) value: (.*?)\.*(?: - Expected .*)?$", said)
     if wrong and wrong.group(1) in taken:
         argument, value = wrong.groups()
         return f"--{option}.{argument} of {name} should be {type_name(taken[argument])}, got {value}"
@@ -215,6 +235,11 @@ def _plain_part(option: str, path: str, said: str) -> str:
     return f"--{option} {name}: {said}"
 
 
+def asked_of(part: Any) -> list[inspect.Parameter]:
+    """What a part takes beyond what it is given anyway: the arguments that stand beside its name."""
+    return parameters(part, LINKED + SKIPPED)
+
+
 def part_help(words: Sequence[str]) -> str | None:
     """What `--prior.help NAME` asks for: a part's docstring and options; every name where none is given."""
     for word, name in zip(words, [*words, ""][1:], strict=True):
@@ -223,8 +248,7 @@ def part_help(words: Sequence[str]) -> str | None:
             if not name or name.startswith("-"):
                 return f"--{option} is one of {', '.join(names(SWAPPED[option]))}, or an import path"
             part = imported(option, qualified(option, name))
-            own = parameters(part, LINKED + SKIPPED)
-            options = [f"  --{option}.{p.name} ({type_name(p)}{_default(p)})" for p in own]
+            options = [f"  --{option}.{p.name} ({type_name(p)}{_default(p)})" for p in asked_of(part)]
             return "\n".join(
                 [
                     f"{name}: {inspect.cleandoc(part.__doc__ or 'no docstring')}",

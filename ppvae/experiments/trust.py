@@ -5,21 +5,21 @@ imported; without trust nothing is imported at all.
 """
 
 import re
-import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppvae.data.files import DEPTH, WORD, read_yaml
-from ppvae.experiments.parts import LISTS, SWAPPED, imported, known, unknown
+from ppvae.experiments.parts import SWAPPED, imported, known, unknown
 
 OPTION = re.compile(r"[A-Za-z_]\w*")
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-NUMBER = re.compile(r"-[\d.]\S*")
 TYPED = ("config", "help", "print_config", "trust")  # options that a file does not have
-NOT_OF_A_LINE = ("help", "print_config", "trust", "out")
 PARTS_OF_A_PART = {"class_path", "init_args"}
+Options = dict[str, Any]
+"""A configuration, or a part of one: values by the names of options."""
 
 
 class Named(NamedTuple):
@@ -44,50 +44,42 @@ def read_options(path: Path, trust: bool = False, unused: Sequence[str] = ()) ->
     config = read_yaml(path)
     if not isinstance(config, dict):
         raise ValueError(f"{path} should hold options as `name: value` lines")
+    return checked(path, config, trust, unused)
+
+
+def checked(source: str | Path, config: Options, trust: bool = False, unused: Sequence[str] = ()) -> Options:
+    """Options with every name of the package's spelled out; what else they name is imported, if trusted.
+
+    Raises:
+        ValueError: as `read_options`; it names the source.
+    """
+    config = deepcopy(config)
     try:
         named = list(_named_by(config, unused))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    check_named(path, named, trust)
-    for option in SWAPPED.keys() & config.keys() - set(unused):
-        if config[option] and (name := config[option].get("class_path")):
-            imported(option, name)  # what lies in the working folder is found from now on
+        raise ValueError(f"{source}: {error}") from error
+    check_named(source, named, trust)
+    for options in (config, config.get("common") or {}, *(config.get("contender") or {}).values()):
+        for option in SWAPPED.keys() & options.keys() - set(unused):
+            if options[option] and (name := options[option].get("class_path")):
+                imported(option, name)  # what lies in the working folder is found from now on
     return config
 
 
-def check_lines(path: Path, lines: Mapping[str, str], trust: bool = False) -> None:
-    """Raise ValueError where the words of a line-up name what they may not, or are no options of a fit."""
-    named = []
-    for line, words in lines.items():
-        try:
-            named += list(_named_in(shlex.split(words)))
-        except ValueError as error:
-            raise ValueError(f"{path}: contender '{line}': {error}") from error
-    check_named(path, named, trust)
-
-
-def named_words(contender: str) -> tuple[str, str]:
-    """A contender's name and words: `name: words`, or words that are their own name."""
-    name, colon, words = contender.partition(": ")
-    if colon and not name.startswith("-"):
-        return name.strip(), words
-    return contender.strip() or "as they come", contender
-
-
-def check_named(path: Path, named: Sequence[Named], trust: bool) -> None:
+def check_named(source: str | Path, named: Sequence[Named], trust: bool) -> None:
     """Refuse what is not of the package, or say that it will be imported."""
     if not named:
         return
     what = ", ".join(dict.fromkeys(f"{name.path} ({name.option})" for name in named))
     if not trust:
         raise ValueError(
-            f"{path} should name members of ppvae only, and would import {what}, which may run anything: "
+            f"{source} should name members of ppvae only, and would import {what}, which may run anything: "
             "--trust (in Python trust=True) allows it, if you know what that is"
         )
-    print(f"trusted: {path} imports {what}", file=sys.stderr)
+    print(f"trusted: {source} imports {what}", file=sys.stderr)
 
 
-def _named_by(config: dict[str, Any], unused: Sequence[str]) -> Iterator[Named]:
+def _named_by(config: Options, unused: Sequence[str] = ()) -> Iterator[Named]:
     """What options name that is not of the package; what is of it is spelled out in place."""
     for option, value in config.items():
         if not isinstance(option, str) or not OPTION.fullmatch(option) or option in TYPED:
@@ -100,11 +92,29 @@ def _named_by(config: dict[str, Any], unused: Sequence[str]) -> Iterator[Named]:
         elif option == "objective":
             yield from _foreign(option, value)
             config[option] = _short(value)
-        elif option in {"contender", "common"}:
-            for line in value if isinstance(value, list) else [value]:
-                yield from _named_in(shlex.split(named_words(str(line))[1]))
+        elif option == "common":  # of a comparison, as the next
+            config[option] = _options(option, value)
+            yield from _named_by(config[option])
+        elif option == "contender":
+            config[option] = contenders = {str(name): own for name, own in _options(option, value).items()}
+            for name in contenders:
+                yield from _named_by_contender(contenders, name)
         else:
             yield from _inside(option, value)
+
+
+def _named_by_contender(contenders: Options, name: str) -> Iterator[Named]:
+    try:
+        contenders[name] = _options("it", contenders[name])
+        yield from _named_by(contenders[name])
+    except ValueError as error:
+        raise ValueError(f"contender '{name}': {error}") from error
+
+
+def _options(option: str, value: Any) -> Options:
+    if not isinstance(value, dict | None):
+        raise ValueError(f"{option} should hold options, such as {{prior: Laplace, latent: 2}}, got {value!r:.80}")
+    return value or {}
 
 
 def _part(option: str, value: Any) -> dict[str, Any]:
@@ -170,22 +180,3 @@ def check_word(word: str) -> None:
         most = max(most, depth)
     if len(word) > WORD or most > DEPTH or "\n" in word:
         raise ValueError(f"a value should be one line of at most {WORD:,} characters, got {word[:40]!r}...")
-
-
-def _named_in(words: Sequence[str]) -> Iterator[Named]:
-    """What the words of a fit name that is not of the package."""
-    for word, following in zip(words, [*words, ""][1:], strict=True):
-        check_word(word)
-        option, equals, value = word.removeprefix("--").partition("=")
-        option, dot, argument = option.partition(".")
-        if not word.startswith("-") or NUMBER.fullmatch(word):
-            continue
-        if not word.startswith("--") or not OPTION.fullmatch(option) or option in NOT_OF_A_LINE:
-            raise ValueError(f"it should be options of a fit, got {word}")
-        name = value if equals else following
-        if dot and option in LISTS and (not OPTION.fullmatch(argument) or argument in {*PARTS_OF_A_PART, "help"}):
-            raise ValueError(f"an argument of --{option} should be named, as in --{option}.NAME VALUE, got {word}")
-        if not dot and option in LISTS:
-            yield from _foreign(option, name)
-        elif dot and option in LISTS and IMPORT_PATH.fullmatch(name):  # which a part of one's own may import
-            yield Named(option, name)

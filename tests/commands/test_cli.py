@@ -601,11 +601,11 @@ def tiny_lineup():
     images[labels == 1] //= 4
     np.savez("images.npz", x=images, y=labels)
     contenders = {
-        "counts, z = 2": "--latent 2",
-        "counts, IWAE": "--objective iwae --objective.particles 3",
-        "scaled": "--scaling unit --likelihood Normal",
-        "point mass": "--scaling unit --likelihood Normal --encoder PointMass --prior Flat",
-        "flat": "--scaling unit --likelihood Normal --prior Flat",
+        "counts, z = 2": {"latent": 2},
+        "counts, IWAE": {"objective": "iwae", "objective_args": {"particles": 3}},
+        "scaled": {"scaling": "unit", "likelihood": "Normal"},
+        "point mass": {"scaling": "unit", "likelihood": "Normal", "encoder": "PointMass", "prior": "Flat"},
+        "flat": {"scaling": "unit", "likelihood": "Normal", "prior": "Flat"},
     }
     Path("five.yaml").write_text(yaml.safe_dump(contenders, sort_keys=False))
     common = ["--common", "--network.hidden [4]", "--epochs", "2", "--particles", "30"]
@@ -958,14 +958,20 @@ def test_a_density_of_codes_does_not_depend_on_the_seed_of_the_draws(ppvae_says)
 
 def test_contenders_of_a_configuration_and_of_the_command_line_stand_together(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("a.yaml").write_text("contender: ['one: --latent 3', '--latent 4']\n")
-    words = ["--config", "a.yaml", "--contender", "x[1]: --latent 5", "--contender=[y]: ", "--out", "OUT"]
-    assert parse(compare.options(), words).contender == [
-        "one: --latent 3",
-        "--latent 4",
-        "x[1]: --latent 5",
-        "[y]: ",
-    ]
+    Path("a.yaml").write_text("contender: {'one, c = 0.5': {latent: 3}, two: {prior: Laplace}}\ncommon: {lr: 0.5}\n")
+    words = ["--config", "a.yaml", "--contender", "x[1]: --latent 5", "--contender=[y]: ", "--contender", "--lr=1"]
+    options = parse(compare.options(), [*words, "--out", "OUT"])
+    assert options.contender == {
+        "one, c = 0.5": {"latent": 3},
+        "two": {"prior": {"class_path": "ppvae.models.priors.Laplace"}},
+        "x[1]": "--latent 5",
+        "[y]": "",
+        "--lr=1": "--lr=1",
+    }
+    made = {c.name: c.options for c in compare.entries(options, data.load("digits").observation)}
+    assert [made[name].latent for name in made] == [3, 8, 5, 8, 8]
+    assert [made[name].lr for name in made] == [0.5, 0.5, 0.5, 0.5, 1]
+    assert made["two"].prior.class_path == "ppvae.models.priors.Laplace"
 
 
 def test_a_contender_may_have_a_name(tiny_lineup, capsys):

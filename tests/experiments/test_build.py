@@ -211,6 +211,7 @@ def test_a_configuration_file_that_cannot_be_read_is_refused(tmp_path):
     [
         (["--epochs", "many"], "--epochs should be int, got many"),
         (["--lr", "fast"], "--lr should be float, got fast"),
+        (["--labelled", "few"], "--labelled should be one of int, NoneType, got few"),
         (
             ["--network.hidden", "20"],
             "--network.hidden of MLP should be a list in brackets, such as [200, 100], got 20",
@@ -226,6 +227,14 @@ def test_a_configuration_file_that_cannot_be_read_is_refused(tmp_path):
         (
             ["--prior", "GaussianMixture", "--prior.component", "7"],
             "GaussianMixture takes components (int), got component",
+        ),
+        (
+            ["--likelihood", "Binomial", "--likelihood.total_count", "many"],
+            "--likelihood.total_count of Binomial should be int | None, got many",
+        ),
+        (
+            ["--prior", "torch.nn.Linear", "--prior.bias", "true"],
+            "--prior Linear needs in_features (int), out_features",
         ),
         (["--prior.components", "7"], "StandardNormal takes no arguments, got components"),
         (["--likelihood.learned", "true"], "an argument of --likelihood needs --likelihood NAME beside it"),

@@ -12,23 +12,29 @@ from ppvae.evaluation import metrics
 from ppvae.evaluation.comparison import group_results
 from ppvae.evaluation.scoring import score
 from ppvae.experiments import lineup
-from ppvae.experiments.options import fit_parser, parse
+from ppvae.experiments.options import fit_parser, merged
+from ppvae.experiments.trust import checked
 from ppvae.inference import elbo, prior_sampling
 from ppvae.inference.program.codes import encode, prior_variance, reconstruct
 from ppvae.inference.program.traces import batch_for
 from ppvae.models import assemble, encoders, likelihoods, linear, priors
 from ppvae.plots import figures
 
-COMMON = ["--latent", "3", "--epochs", "2", "--batch_size", "500", "--lr", "0.01", "--network.hidden", "[8]"]
+COMMON = {"latent": 3, "epochs": 2, "batch_size": 500, "lr": 0.01, "network": {"init_args": {"hidden": [8]}}}
 
 
 def digits(**view):
-    words = [word for name, value in view.items() for word in (f"--{name}", value)]
-    return lineup.view_of(parse(fit_parser(), words), 40)
+    return lineup.view_of(merged(fit_parser(), view), 40)
 
 
 def made(**lines):
-    return lineup.contenders(lines, COMMON)
+    """Contenders from what somebody types."""
+    return lineup.contenders(lines, merged(fit_parser(), COMMON))
+
+
+def written(lines):
+    """Contenders of a file with such lines."""
+    return lineup.contenders(checked("a.yaml", {"contender": lines})["contender"], merged(fit_parser(), COMMON))
 
 
 def compete(*contenders, seeds=1):
@@ -121,12 +127,65 @@ def test_wrong_words_name_the_contender():
         made(mine="--prior GaussianMixture --prior.components many")
 
 
-def test_a_line_up_of_ones_own_is_a_file_of_names_and_words(tmp_path):
-    (tmp_path / "mine.yaml").write_text("plain:\nmixed: --prior GaussianMixture\n")
+def test_a_configuration_is_what_the_same_words_are():
+    words = {
+        "one": "--prior GaussianMixture --prior.components 4 --lr 0.1",
+        "two": "--objective iwae --objective.particles 5 --network.hidden [3]",
+        "three": "--network Convolutional --scaling unit --likelihood Normal --likelihood.learned true",
+        "four": "--label null --latent 5",
+        "five": "",
+    }
+    options = {
+        "one": {"prior": {"class_path": "GaussianMixture", "init_args": {"components": 4}}, "lr": 0.1},
+        "two": {"objective": "iwae", "objective_args": {"particles": 5}, "network": {"hidden": [3]}},
+        "three": {
+            "network": "Convolutional",
+            "scaling": "unit",
+            "likelihood": {"class_path": "Normal", "init_args": {"learned": True}},
+        },
+        "four": {"label": None, "latent": 5},
+        "five": None,
+    }
+    assert written(options) == made(**words)
+    assert [contender.options.epochs for contender in written(options)] == [2] * 5  # what all share
+    assert [contender.options.latent for contender in written(options)] == [3, 3, 3, 5, 3]
+
+
+def test_a_contender_changes_what_all_share_for_itself_alone():
+    lines = {"one": {"network": {"hidden": [3]}, "objective_args": {}}, "two": {}}
+    before = str(lines)
+    one, two = lineup.contenders(lines, merged(fit_parser(), COMMON))
+    assert (one.options.network.init_args.hidden, two.options.network.init_args.hidden) == ([3], [8])
+    assert str(lines) == before
+
+
+def test_a_wrong_option_names_the_contender():
+    with pytest.raises(ValueError, match=r"^contender 'mine': --latent should be int, got many$"):
+        written({"plain": {}, "mine": {"latent": "many"}})
+    with pytest.raises(ValueError, match=r"^a\.yaml: contender 'mine': unknown prior 'Gausian'"):
+        written({"mine": {"prior": "Gausian"}})
+    with pytest.raises(
+        ValueError, match=r"^contender 'mine': --prior\.components of GaussianMixture should be int, got x"
+    ):
+        written({"mine": {"prior": {"class_path": "GaussianMixture", "init_args": {"components": "x"}}}})
+    with pytest.raises(
+        ValueError, match=r"^contender 'mine': --prior GaussianMixture takes components \(int\), got n$"
+    ):
+        written({"mine": {"prior": {"class_path": "GaussianMixture", "init_args": {"n": 3}}}})
+    with pytest.raises(ValueError, match=r"^contender 'mine': .*nonsense"):
+        written({"mine": {"nonsense": 3}})
+
+
+def test_a_line_up_of_ones_own_is_a_file_of_names_and_options(tmp_path):
+    (tmp_path / "mine.yaml").write_text("plain:\nmixed: {prior: GaussianMixture}\n3: {latent: 3}\n")
     seen = data.load("digits").observation
-    assert lineup.lineup(str(tmp_path / "mine.yaml"), seen) == {"plain": "", "mixed": "--prior GaussianMixture"}
+    assert lineup.lineup(str(tmp_path / "mine.yaml"), seen) == {
+        "plain": {},
+        "mixed": {"prior": {"class_path": "ppvae.models.priors.GaussianMixture"}},
+        "3": {"latent": 3},
+    }
     (tmp_path / "bad.yaml").write_text("- a\n- b\n")
-    with pytest.raises(ValueError, match="should hold contenders as lines of `name: words of ppvae fit`"):
+    with pytest.raises(ValueError, match=r"bad\.yaml should hold contenders as `name: {options of ppvae fit}`"):
         lineup.lineup(str(tmp_path / "bad.yaml"), seen)
     with pytest.raises(ValueError, match="unknown line-up 'prior': it should be one of priors, "):
         lineup.lineup("prior", seen)
@@ -135,12 +194,12 @@ def test_a_line_up_of_ones_own_is_a_file_of_names_and_words(tmp_path):
 def test_every_line_up_of_the_package_can_be_parsed():
     for name in lineup.names():
         lines = lineup.lineup(name, data.load("digits").observation)
-        assert len(lineup.contenders(lines, [])) == len(lines) >= 8
+        assert len(lineup.contenders(lines, fit_parser().get_defaults())) == len(lines) >= 8
 
 
 def test_the_line_up_of_the_digits():
     lines = lineup.lineup("overview", data.load("digits").observation)
-    contenders = {c.name: c.options for c in lineup.contenders(lines, [])}
+    contenders = {c.name: c.options for c in lineup.contenders(lines, fit_parser().get_defaults())}
     assert len(contenders) == 15
     assert contenders["N(0, I), Normal(c = 0.05), ELBO"].likelihood.init_args.learned is False
     assert contenders["N(0, I), Normal(c learned), ELBO"].likelihood.init_args.learned is True

@@ -137,42 +137,47 @@ def test_a_configuration_runs_nothing(capsys, options):
     assert not Path("RUN").exists()
 
 
-LINES = [
-    "--prior trap.Prior",
-    "--prior=trap.Prior",
-    "--data real.npy --prior.class_path trap.Prior",
-    "--prior.init_args.x 1",
-    "--prior.help trap.Prior",
-    "--prior.help=trap.Prior",
-    f"--prior '{json.dumps(SHELL)}'",
-    "--network trap.Prior",
-    "--objective trap.objective",
-    "--objective=os.system",
-    "--label --prior=trap.Prior",
-    "--trust --prior trap.Prior",
-    "--config b.yaml",
-    "--help",
-    "-h",
-    "--print_config",
-    "--prior+ trap.Prior",
-    "--prior.spread trap.Prior",
-]
+CANDIDATES = FITTING | {  # of a line-up
+    "a list in place of a name": {"prior": ["trap.Prior"]},
+    "one more of a list": {"prior+": "trap.Prior"},
+    "help of a part": {"prior.help": "trap.Prior"},
+    "help": {"help": True},
+    "the configuration": {"print_config": True},
+    "trust for another name": {"trust": True, "prior": "trap.Prior"},
+    "an argument of a part that is not named": {"prior": {"spread": "trap.Prior"}},
+    "contenders of its own": {"contender": {"two": {"prior": "trap.Prior"}}},
+    "options in common of its own": {"common": {"prior": "trap.Prior"}},
+    "words": "--prior trap.Prior",
+    "words in a list": ["--prior", "trap.Prior"],
+    "words with a configuration": "--config b.yaml",
+}
 
 
-@pytest.mark.parametrize("words", LINES)
-def test_a_line_up_runs_nothing(capsys, words):
+@pytest.mark.parametrize("candidate", CANDIDATES.values(), ids=CANDIDATES)
+def test_a_line_up_runs_nothing(capsys, candidate):
     Path("b.yaml").write_text("prior: trap.Prior\n")
-    Path("a.yaml").write_text(yaml.safe_dump({"one": words}))
-    assert ".yaml" in said(capsys, "compare", "--data", "real.npy", "--lineup", "a.yaml", "--out", "OUT")
+    Path("a.yaml").write_text(yaml.safe_dump({"one": candidate}))
+    assert "a.yaml" in said(capsys, "compare", "--data", "real.npy", "--lineup", "a.yaml", "--out", "OUT")
     assert not sprung()
 
 
-@pytest.mark.parametrize("words", LINES)
-def test_a_comparison_that_is_a_configuration_runs_nothing(capsys, words):
+@pytest.mark.parametrize("candidate", CANDIDATES.values(), ids=CANDIDATES)
+def test_a_comparison_that_is_a_configuration_runs_nothing(capsys, candidate):
     Path("b.yaml").write_text("prior: trap.Prior\n")
-    for options in ({"contender": [f"one: {words}"]}, {"contender": [words]}, {"common": words}):
+    for options in ({"contender": {"one": candidate}}, {"common": candidate}):
         Path("a.yaml").write_text(yaml.safe_dump({"data": "real.npy"} | options))
-        assert ".yaml" in said(capsys, "compare", "--config", "a.yaml", "--out", "OUT")
+        assert "a.yaml" in said(capsys, "compare", "--config", "a.yaml", "--out", "OUT")
+    Path("a.yaml").write_text(yaml.safe_dump({"data": "real.npy", "contender": candidate}))  # its name is forgotten
+    said(capsys, "compare", "--config", "a.yaml", "--out", "OUT")
+    assert not sprung()
+
+
+@pytest.mark.parametrize("options", [{"class_path": "os.system"}, {"init_args": SHELL}, {"unheard_of": SHELL}])
+def test_options_that_a_fit_does_not_have_run_nothing(capsys, options):
+    for config in ({"contender": {"one": options}}, {"common": options}, options):
+        Path("a.yaml").write_text(yaml.safe_dump({"data": "real.npy"} | config))
+        said(capsys, "compare", "--config", "a.yaml", "--out", "OUT")
+        said(capsys, "fit", "--config", "a.yaml", "--out", "OUT")
     assert not sprung()
 
 
@@ -183,11 +188,20 @@ def test_a_value_is_never_read_as_an_option(capsys, option):
     assert not sprung()
 
 
-def test_a_line_without_its_closing_quote_is_named(capsys):
-    Path("a.yaml").write_text("one: --prior 'Laplace\n")
-    assert "a.yaml: contender 'one': No closing quotation" in said(
-        capsys, "compare", "--lineup", "a.yaml", "--out", "OUT"
-    )
+@pytest.mark.parametrize("option", ["data", "label", "root"])
+def test_a_value_of_a_candidate_is_never_read_as_an_option(capsys, option):
+    Path("a.yaml").write_text(yaml.safe_dump({"one": {option: "--prior=trap.Prior"}}))
+    said(capsys, "compare", "--data", "real.npy", "--lineup", "a.yaml", "--out", "OUT")
+    assert not sprung()
+
+
+@pytest.mark.parametrize("words", ["--prior Laplace", "--prior 'Laplace", ["--prior", "Laplace"], 3])
+def test_words_in_a_file_are_answered_with_what_would_work(capsys, words):
+    for config, option in (({"one": words}, "--lineup"), ({"contender": {"one": words}}, "--config")):
+        Path("a.yaml").write_text(yaml.safe_dump(config))
+        assert "a.yaml: contender 'one': it should hold options, such as {prior: Laplace, latent: 2}, got " in said(
+            capsys, "compare", option, "a.yaml", "--out", "OUT"
+        )
 
 
 def test_what_somebody_types_is_imported():
@@ -212,9 +226,16 @@ def test_trust_is_for_configurations_and_line_ups_too(capsys):
     Path("a.yaml").write_text("prior: trap.Prior\nobjective: trap.objective\n")
     few = ("--data", "real.npy", "--epochs", "1")
     assert cli.main(["fit", *few, "--config", "a.yaml", "--trust", "--out", "RUN"]) == 0
-    Path("b.yaml").write_text("one: --prior trap.Prior\ntwo: --config a.yaml\n")
+    Path("b.yaml").write_text("one: {prior: trap.Prior}\ntwo: {objective: trap.objective}\n")
     assert cli.main(["compare", *few, "--lineup", "b.yaml", "--trust", "--particles", "30", "--out", "OUT"]) == 0
-    assert "trusted: b.yaml imports trap.Prior (prior)" in capsys.readouterr().err
+    assert "trusted: b.yaml imports trap.Prior (prior), trap.objective (objective)" in capsys.readouterr().err
+    Path("c.yaml").write_text("contender: {one: {prior: trap.Prior}}\ncommon: {objective: trap.objective}\n")
+    typed = ("--contender", "two: --config a.yaml", "--particles", "30")
+    assert cli.main(["compare", *few, "--config", "c.yaml", *typed, "--trust", "--out", "TWO"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("trusted: ")]
+    assert lines == [
+        f"trusted: {file} imports trap.Prior (prior), trap.objective (objective)" for file in ("c.yaml", "a.yaml")
+    ]
 
 
 def test_all_names_are_said_before_any_is_imported(capsys):
@@ -312,7 +333,7 @@ def test_results_never_follow_a_link_out_of_a_run_folder():
 
 
 def test_trust_of_python_is_off_unless_asked_for():
-    for function in (ppvae.load, runs.read, trust.read_options, trust.check_lines):
+    for function in (ppvae.load, runs.read, trust.read_options, trust.checked):
         assert inspect.signature(function).parameters["trust"].default is False
 
 
