@@ -5,6 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+BALANCED = 8
+"""Rounds by which rows and columns of a curvature come to one length: each takes the root of what is left to do."""
+
 
 def triangle(root: Tensor) -> Tensor:
     """The lower triangle L with L L' = root root' and a positive diagonal."""
@@ -48,9 +51,12 @@ def curvature(log_p: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Ten
         raise ValueError(
             f"log p(x, z) should be finite and smooth at a code; it is not for {int(lost.sum())} of the data"
         )
-    length = hessian.norm(dim=-1)
-    scale = torch.where(length > 0, length, 1).rsqrt()  # (batch, latent)
-    values, axes = torch.linalg.eigh(scale.unsqueeze(-1) * (hessian + hessian.mT) / 2 * scale.unsqueeze(-2))
+    scaled, scale = (hessian + hessian.mT) / 2, torch.ones_like(z)  # (batch, latent, latent), (batch, latent)
+    for _ in range(BALANCED):
+        length = scaled.norm(dim=-1)
+        factor = torch.where(length > 0, length, 1).rsqrt()
+        scaled, scale = factor.unsqueeze(-1) * scaled * factor.unsqueeze(-2), factor * scale
+    values, axes = torch.linalg.eigh(scaled)
     values = values.abs()
     values = values.clamp_min(1e-6 * values.amax(-1, keepdim=True)).clamp_min(torch.finfo(z.dtype).tiny)
     return gradient, scale.unsqueeze(-1) * axes * values.rsqrt().unsqueeze(-2)

@@ -35,7 +35,7 @@ def test_a_step_that_goes_too_far_is_shortened():
     torch.testing.assert_close(z, torch.zeros(1, 1).double(), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("scales", [(1.0, 1.0, 1.0, 1.0), (1e-3, 1.0, 3.0, 10.0)])
+@pytest.mark.parametrize("scales", [(1.0, 1.0, 1.0, 1.0), (1e-3, 1.0, 3.0, 10.0), (1e-8, 1.0, 1e4, 1e8)])
 def test_one_step_climbs_a_quadratic_and_its_curvature_is_the_precision(scales):
     log_p, m, precision = quadratic(scales=scales)
     start = m + torch.randn(6, 4).double() * torch.tensor(scales).double()
