@@ -13,7 +13,7 @@ from ppvae.base import Batch, Story
 from ppvae.inference.posteriors.newton import climb, curvature, triangle
 from ppvae.inference.program.answers import Answer
 from ppvae.inference.program.checks import hot_loop
-from ppvae.inference.program.codes import at_codes, at_means, code_sites
+from ppvae.inference.program.codes import at_codes, at_means, by_datum, code_sites
 from ppvae.inference.program.prepared import Prepared, prepared
 from ppvae.inference.program.streams import own_generators
 from ppvae.inference.program.traces import Site, evaluating, is_auxiliary, is_point_mass, latent_sites, support_of
@@ -88,7 +88,7 @@ def held_sites(guide: Trace) -> list[Site]:
 def _of_rows(story: Story, batch: tuple[Tensor, ...], steps: int) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         trace = at_means(story, batch)
-        start = torch.cat([site["value"].reshape(1, len(batch[0]), -1) for site in code_sites(trace)], dim=-1)[0]
+        start = torch.cat([by_datum(site["fn"], site["value"]) for site in code_sites(trace)], dim=-1)
 
     def log_p(z: Tensor) -> Tensor:
         return log_joint(story, batch, at_codes(trace, z.unsqueeze(0)), particles=1)[0]

@@ -1,5 +1,6 @@
 """What is read off a fitted story: codes, reconstructions, generated data."""
 
+import math
 from typing import Any
 
 import pyro
@@ -43,7 +44,7 @@ def encode(story: Story, data: Batch) -> Tensor:
         ValueError: a latent whose distribution has no mean.
     """
     trace = at_means(story, placed(story, data))
-    return torch.cat([_by_datum(site["fn"], site["value"]) for site in code_sites(trace)], dim=-1)
+    return torch.cat([by_datum(site["fn"], site["value"]) for site in code_sites(trace)], dim=-1)
 
 
 def code_sites(trace: poutine.Trace) -> list[Site]:
@@ -88,17 +89,25 @@ def decode(story: Story, data: Batch, *, z: Tensor) -> Tensor:
     """
     batch = placed(story, data)
     trace = at_means(story, batch)
+    values = at_codes(trace, z.unsqueeze(0))
     with evaluating(story):
-        return _observed_mean(run(poutine.condition(story.model, data=at_codes(trace, z)), batch, particles=1), batch)
+        return _observed_mean(run(poutine.condition(story.model, data=values), batch, particles=1), batch)
 
 
 def at_codes(trace: poutine.Trace, z: Tensor) -> dict[str, Tensor]:
-    """Every latent site's value, `(..., batch, *event)`, once the codes `(..., batch, latent)` are in their places."""
+    """Every latent site's value, once the codes `(particles, batch, latent)` are in their places.
+
+    A value is `(plates within the data's, particles, batch, *event)`; `by_datum` says how its numbers are laid out.
+    """
     sites = code_sites(trace)
-    sizes = [site["fn"].event_shape.numel() for site in sites]
     values = {site["name"]: site["value"] for site in latent_sites(trace)}
-    for site, part in zip(sites, z.split(sizes, dim=-1), strict=True):
-        values[site["name"]] = part.reshape(*part.shape[:-1], *site["fn"].event_shape)
+    plates = [values[site["name"]].shape[: -2 - site["fn"].event_dim] for site in sites]
+    shapes = [(*inner, *site["fn"].event_shape) for inner, site in zip(plates, sites, strict=True)]
+    parts = z.split([math.prod(shape) for shape in shapes], dim=-1)
+    for site, inner, shape, part in zip(sites, plates, shapes, parts, strict=True):
+        count = len(inner)
+        laid_out = part.reshape(*part.shape[:-1], *shape)
+        values[site["name"]] = laid_out.movedim(tuple(range(2, 2 + count)), tuple(range(count)))
     return values
 
 
@@ -117,7 +126,7 @@ def prior_variance(story: Story, data: Batch, draws: int = 2000) -> Tensor | Non
             sites = {site["name"]: site for site in latent_sites(run(story.model, batch, particles=1))}
         except NotImplementedError:  # an improper prior
             return None
-    return torch.cat([_by_datum(sites[name]["fn"], sites[name]["value"]).var(0) for name in order if name in sites])
+    return torch.cat([by_datum(sites[name]["fn"], sites[name]["value"]).var(0) for name in order if name in sites])
 
 
 @torch.no_grad()
@@ -130,7 +139,7 @@ def drawn_codes(story: Story, data: Batch, draws: int = 1, site: str | None = No
     with evaluating(story):
         sites = code_sites(run(story.guide, batch, particles=1))
     chosen = [found for found in sites if found["name"] == site] or sites
-    return torch.cat([_by_datum(found["fn"], found["value"]) for found in chosen], dim=-1)
+    return torch.cat([by_datum(found["fn"], found["value"]) for found in chosen], dim=-1)
 
 
 @torch.no_grad()
@@ -160,7 +169,7 @@ def sample(story: Story, like: Batch, *, means: bool = False, seed: int = 0) -> 
         trace = run(story.model, batch, particles=1)
         if means:
             return _observed_mean(trace, batch)
-        return torch.cat([_by_datum(site["fn"], site["fn"].sample()) for site in _data_sites(trace, batch)], dim=-1)
+        return torch.cat([by_datum(site["fn"], site["fn"].sample()) for site in _data_sites(trace, batch)], dim=-1)
 
 
 @torch.no_grad()
@@ -202,7 +211,7 @@ def simulate_jointly(story: Story, like: Batch) -> tuple[tuple[Tensor, ...], dic
 
 
 def _observed_mean(trace: poutine.Trace, batch: tuple[Tensor, ...]) -> Tensor:
-    return torch.cat([_by_datum(site["fn"], site["fn"].mean) for site in _data_sites(trace, batch)], dim=-1)
+    return torch.cat([by_datum(site["fn"], site["fn"].mean) for site in _data_sites(trace, batch)], dim=-1)
 
 
 def _data_sites(trace: poutine.Trace, batch: tuple[Tensor, ...]) -> list[Site]:
@@ -212,7 +221,7 @@ def _data_sites(trace: poutine.Trace, batch: tuple[Tensor, ...]) -> list[Site]:
     return given or sites
 
 
-def _by_datum(fn: Any, value: Tensor) -> Tensor:
+def by_datum(fn: Any, value: Tensor) -> Tensor:
     """(..., 1, batch, *event) to (batch, everything else), for one particle."""
     rows = value.movedim(value.dim() - fn.event_dim - 1, 0)
     return rows.reshape(len(rows), -1)

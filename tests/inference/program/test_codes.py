@@ -7,6 +7,7 @@ import torch
 from stories import Written
 from torch import nn
 
+from ppvae.inference import laplace
 from ppvae.inference.program.codes import (
     decode,
     drawn_codes,
@@ -67,6 +68,20 @@ def test_a_users_hierarchy_has_codes_side_by_side():
     x = torch.tensor([1.0, 2.0])
     torch.testing.assert_close(encode(Hierarchy(), x), torch.stack([2 * x, *2 * [2 * x, -6 * x]], -1))
     torch.testing.assert_close(reconstruct(Hierarchy(), x), (2 * x + 2 * (2 * x - 6 * x)).unsqueeze(-1))
+
+
+def test_codes_of_an_inner_plate_are_decoded_as_they_were_encoded():
+    x = torch.tensor([1.0, 2.0, -0.5])
+    torch.testing.assert_close(decode(Hierarchy(), x, z=encode(Hierarchy(), x)), reconstruct(Hierarchy(), x))
+    z = torch.arange(15.0).reshape(3, 5)  # a, then both numbers of the first place, then of the second
+    torch.testing.assert_close(decode(Hierarchy(), x, z=z), z.sum(-1, keepdim=True))
+
+
+def test_the_mode_of_an_inner_plate_is_that_of_the_joint_normal():
+    """x ~ N(a + sum of four b, 1), b ~ N(0, 1), and a ~ N(1, 1) by the factor: each is (x - 1) / 6 above its mean."""
+    x = torch.tensor([1.0, 2.0, -0.5]).double()
+    expected = torch.tensor([1.0, 0, 0, 0, 0]).double() + (x.unsqueeze(-1) - 1) / 6
+    torch.testing.assert_close(laplace(Hierarchy().double(), x, progress=False).loc, expected)
 
 
 def test_drawn_codes_have_the_moments_of_the_guide():
