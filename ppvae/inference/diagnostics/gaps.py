@@ -22,7 +22,7 @@ from ppvae.inference.program.prepared import prepared
 from ppvae.inference.program.streams import own_generators
 from ppvae.inference.program.traces import evaluating, latent_sites, run
 from ppvae.inference.program.unconstrained import check_guide_density, unconstrain
-from ppvae.inference.program.weights import guide_weights
+from ppvae.inference.program.weights import log_weights
 
 Family = Literal["diagonal", "full", "flow"]
 RESOLVED = 2.0  # standard errors that a difference should be away from 0
@@ -250,7 +250,7 @@ def gaps(
         bound(partial(weigh_flow, flat=flat), "a flow for every datum", flow),
         bound(by_normal, "a Normal for every datum", normals["full"]),
         bound(by_normal, "a diagonal Normal for every datum", normals["diagonal"]),
-        bound(guide_weights, "the guide", ()),
+        bound(log_weights, "the guide", ()),
         family,
     )
 

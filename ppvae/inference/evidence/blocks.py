@@ -30,7 +30,7 @@ LEAST = 100  # particles of any adaptive estimate: enough to tell k-hat by
 SAFETY = 3.0  # a pilot of n draws asks for 1 + 3 / sqrt n times what it says is needed: its own error is in that number
 
 Weigh = Callable[..., Tensor]
-"""`(story, datum, particles, *proposal)` to log-weights `(particles, 1)`."""
+"""`(story, datum, *proposal, particles=)` to log-weights `(particles, 1)`, as `log_weights` does."""
 
 
 class Budget(NamedTuple):
@@ -130,7 +130,7 @@ class _Drawing:
             return self.ways[size](*self.datum)
 
     def _weighed(self, particles: int, *tensors: Tensor) -> Tensor:
-        return self.weigh(self.story, tensors[: self.parts], particles, *tensors[self.parts :])
+        return self.weigh(self.story, tensors[: self.parts], *tensors[self.parts :], particles=particles)
 
 
 def needed(pilot: Callable[[int, str], float], budget: Budget) -> int:

@@ -80,7 +80,7 @@ def has_density(task: Prepared) -> bool:
 
 
 def _weigh_mixture(
-    story: Story, datum: Batch, particles: int, *proposal: Tensor, flat: Unconstrained, guided: bool
+    story: Story, datum: Batch, *proposal: Tensor, particles: int, flat: Unconstrained, guided: bool
 ) -> Tensor:
     batch, (loc, scale_tril) = tuple(datum), proposal[:2]
     flow = LocalFlow(*proposal[2:])

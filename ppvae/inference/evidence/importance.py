@@ -15,7 +15,7 @@ from ppvae.inference.program.errors import NoDensity
 from ppvae.inference.program.prepared import prepared
 from ppvae.inference.program.proposals import defensive_log_weights, widened_log_weights
 from ppvae.inference.program.traces import as_batch, run, sample_sites
-from ppvae.inference.program.weights import guide_weights, sum_sites
+from ppvae.inference.program.weights import log_weights, sum_sites
 
 
 def importance(
@@ -108,7 +108,7 @@ def upper_bound(
 
     bound: Bound = "upper bound, estimated from below"
     moments = partial(_Moments, order)
-    return estimate(task, guide_weights, Budget(particles), seed, progress, method, tally=moments, bound=bound)
+    return estimate(task, log_weights, Budget(particles), seed, progress, method, tally=moments, bound=bound)
 
 
 class _Moments:
@@ -139,7 +139,7 @@ def draws(story: Story, data: Batch, particles: int = 1000, seed: int = 0, progr
         kept.append(_Kept(count))
         return kept[-1]
 
-    estimate(task, guide_weights, Budget(particles), seed, progress, "log-weights", tally=keep)
+    estimate(task, log_weights, Budget(particles), seed, progress, "log-weights", tally=keep)
     return torch.cat([torch.cat(one.blocks) for one in kept], dim=1)
 
 
@@ -178,4 +178,4 @@ def _proposal(widening: float, defensive: float) -> tuple[Weigh, str]:
         return mixed, f"the guide, with a defensive share of {defensive:g} from the prior"
     if widening != 1:
         return partial(widened_log_weights, widening=widening), f"the guide, {widening:g} times as wide"
-    return guide_weights, "the guide"
+    return log_weights, "the guide"

@@ -97,7 +97,7 @@ def laplace_evidence(story: Story, data: Batch, *, newton_steps: int = 8, progre
     )
 
 
-def _weigh(story: Story, datum: Batch, particles: int, loc: Tensor, scale_tril: Tensor) -> Tensor:
+def _weigh(story: Story, datum: Batch, loc: Tensor, scale_tril: Tensor, *, particles: int) -> Tensor:
     q = MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
     z = q.sample((particles,))  # (particles, 1, latent)
     guide = at_means(story, tuple(datum))

@@ -72,7 +72,7 @@ def refined_sampling(
 
 
 def _weigh(
-    story: Story, datum: Batch, particles: int, loc: Tensor, scale_tril: Tensor, flat: Unconstrained, share: float
+    story: Story, datum: Batch, loc: Tensor, scale_tril: Tensor, *, particles: int, flat: Unconstrained, share: float
 ) -> Tensor:
     batch = tuple(datum)
     q = MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)

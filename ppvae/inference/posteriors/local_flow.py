@@ -177,13 +177,13 @@ class _Free:
         return of_noise
 
 
-def weigh_flow(story: Story, datum: Batch, particles: int, *proposal: Tensor, flat: Unconstrained) -> Tensor:
+def weigh_flow(story: Story, datum: Batch, *proposal: Tensor, particles: int, flat: Unconstrained) -> Tensor:
     """Log-weights of one datum by its flow alone, `(particles, 1)`: for `estimate`."""
     u, log_q = LocalFlow(*proposal).rsample(torch.randn(particles, *proposal[0].shape).to(proposal[0]))
     return model_densities(story, tuple(datum), flat)(u)[0] - log_q
 
 
-def weigh_normal(story: Story, datum: Batch, particles: int, *proposal: Tensor, flat: Unconstrained) -> Tensor:
+def weigh_normal(story: Story, datum: Batch, *proposal: Tensor, particles: int, flat: Unconstrained) -> Tensor:
     """Log-weights of one datum by its Normal, as it is, `(particles, 1)`: for `estimate`."""
     q = MultivariateNormal(proposal[0], scale_tril=proposal[1], validate_args=False)
     u = q.sample((particles,))

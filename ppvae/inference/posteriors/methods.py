@@ -22,11 +22,11 @@ from ppvae.inference.program.prepared import Prepared, prepared
 from ppvae.inference.program.streams import Streams, begin_stream, own_generators
 from ppvae.inference.program.traces import as_seen, evaluating
 from ppvae.inference.program.unconstrained import Unconstrained, check_guide, model_densities, unconstrain
-from ppvae.inference.program.weights import draw, guide_weights, log_weights
+from ppvae.inference.program.weights import draw, log_weights
 from ppvae.progress import track
 
 Weigh = Callable[..., Tensor]
-"""`(story, datum, particles, *proposal)` to log-weights `(particles, 1)`, as `importance.estimate` takes it."""
+"""`(story, datum, *proposal, particles=)` to log-weights `(particles, 1)`, as `blocks.estimate` takes it."""
 
 ROWS = 512  # data whose modes are searched for at once
 RESAMPLED_FROM = 10  # draws from the guide for each that is kept
@@ -113,7 +113,7 @@ def approximate(
 def amortised(task: Task) -> Approximation:
     """The guide as it is."""
     check_point_mass(task.story, task.data.first)
-    return _of_draws(_guide_draws(task, task.draws), guide_weights)
+    return _of_draws(_guide_draws(task, task.draws), log_weights)
 
 
 def semi_amortised(task: Task, num_steps: int = 10) -> Approximation:

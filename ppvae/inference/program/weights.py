@@ -155,11 +155,6 @@ def log_weights(story: Story, data: Batch, *, particles: int = 1) -> Tensor:
     return weigh(story, data, particles)[0]
 
 
-def guide_weights(story: Story, datum: Batch, particles: int) -> Tensor:
-    """`log_weights` as estimates call what they weigh by."""
-    return log_weights(story, datum, particles=particles)
-
-
 def log_mean_exp(log_w: Tensor) -> Tensor:
     """log 1/K sum_k w_k over the first dimension: `(particles, batch)` to `(batch)`, nats."""
     return torch.logsumexp(log_w, dim=0) - math.log(len(log_w))
