@@ -16,7 +16,7 @@ from ppvae.experiments import runs
 from ppvae.experiments.build import find_function
 from ppvae.experiments.options import Arguments, add_trust, new_parser
 from ppvae.experiments.parts import parameters
-from ppvae.inference import Evidence, ladder
+from ppvae.inference import Evidence, bound_curve
 from ppvae.inference.evidence.bidirectional import Sandwich
 from ppvae.inference.evidence.evidence import error_of_mean
 from ppvae.inference.evidence.importance import draws
@@ -24,7 +24,7 @@ from ppvae.inference.evidence.tail import fit_tail, pareto_k
 from ppvae.inference.evidence.workers import in_processes
 from ppvae.inference.program.traces import batch_for, scored
 from ppvae.plots import figures
-from ppvae.plots.evidence import Bounds, k_ladder, sandwich, weight_histogram
+from ppvae.plots.evidence import Bounds, k_curve, sandwich, weight_histogram
 
 METHODS: dict[str, Callable[..., Any]] = {
     "score": score,
@@ -138,10 +138,10 @@ def of_weights(story: Any, batch: Batch, particles: int, seed: int) -> figures.F
     rows = log_w.shape[1]
     tail = fit_tail(log_w[:, worst : worst + 1])
     heading = f"Weights of the guide's draws for datum {worst}, the worst of {rows}"
-    steps = ladder(log_w)
+    steps = bound_curve(log_w)
     return {
         "weights": (weight_histogram(log_w[:, worst], tail, heading), ""),
-        "ladder": (k_ladder({"the guide": steps}, f"Bound by K draws from the guide, {rows} data"), ""),
+        "k-curve": (k_curve({"the guide": steps}, f"Bound by K draws from the guide, {rows} data"), ""),
     }
 
 

@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Literal
 
@@ -56,8 +57,8 @@ class Steps:
         backward: bool = True,
         update: Update | None = None,
     ):
-        self.loss, self.networks, self.left, self.say, self.backward = loss, networks, left, say, backward
-        self.update = update
+        self.networks, self.left, self.say, self.backward, self.update = networks, left, say, backward, update
+        self.eager = partial(eager, loss, networks) if backward else loss
         self.gradients = Gradients(loss, networks, backward, update)
         chosen: dict[Compile, Way | None] = {"auto": way, "always": "compiled", "never": "eager"}
         if compile not in chosen:
@@ -95,17 +96,11 @@ class Steps:
                 reason = reason or error
                 way = "replayed" if compiled and not isinstance(error, NotTraceable) else "eager"
         else:
-            value = self._eager(tensors)
+            value = self.eager(*tensors)
+            if self.update is not None:
+                self.update()
         if reason is not None:
             self._give_up(way, reason)
-        return value
-
-    def _eager(self, tensors: Sequence[Tensor]) -> Tensor:
-        if not self.backward:
-            return self.loss(*tensors)
-        value = eager(self.loss, self.networks, tensors)
-        if self.update is not None:
-            self.update()
         return value
 
     def _give_up(self, way: Way, reason: Exception) -> None:
@@ -144,7 +139,7 @@ class Steps:
                 )
 
 
-def eager(loss: Loss, networks: nn.Module, tensors: Sequence[Tensor]) -> Tensor:
+def eager(loss: Loss, networks: nn.Module, *tensors: Tensor) -> Tensor:
     """A loss with its gradients by ordinary Python."""
     for parameter in networks.parameters():
         parameter.grad = None

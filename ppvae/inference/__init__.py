@@ -5,11 +5,11 @@ from ppvae.inference.diagnostics.gaps import gaps, generalisation
 from ppvae.inference.diagnostics.leaderboard import leaderboard, reference
 from ppvae.inference.evidence.annealing import annealed
 from ppvae.inference.evidence.bidirectional import bidirectional
+from ppvae.inference.evidence.bound_curve import bound_curve
 from ppvae.inference.evidence.evidence import Evidence
 from ppvae.inference.evidence.exact import exact
 from ppvae.inference.evidence.flow import flow_sampling
 from ppvae.inference.evidence.importance import importance, prior_sampling, upper_bound
-from ppvae.inference.evidence.ladder import ladder
 from ppvae.inference.evidence.laplace import laplace_evidence, laplace_sampling
 from ppvae.inference.evidence.refined import refined_sampling
 from ppvae.inference.evidence.tail import pareto_k
@@ -43,6 +43,7 @@ __all__ = [
     "Posterior",
     "annealed",
     "bidirectional",
+    "bound_curve",
     "calibration",
     "ciwae",
     "decode",
@@ -61,7 +62,6 @@ __all__ = [
     "in_processes",
     "infer",
     "iwae",
-    "ladder",
     "laplace",
     "laplace_evidence",
     "laplace_sampling",

@@ -34,11 +34,8 @@ class Autoencoder(VAE):
 
     >>> from ppvae import networks
     >>> from ppvae.models import likelihoods, priors
-    >>> story = Autoencoder(
-    ...     prior=priors.Flat(2),
-    ...     likelihood=likelihoods.Normal(networks.mlp(2, [], 3)),
-    ...     network=networks.mlp(3, [], 2),
-    ... )
+    >>> decoder = networks.mlp(2, [], 3)
+    >>> story = Autoencoder(priors.Flat(2), likelihoods.Normal(decoder), networks.mlp(3, [], 2))
     >>> story.encoder(torch.zeros(5, 3)).mean.shape
     torch.Size([5, 2])
     """

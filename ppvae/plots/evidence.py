@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from torch import Tensor
 
-from ppvae.inference.evidence.ladder import Ladder
+from ppvae.inference.evidence.bound_curve import BoundCurve
 from ppvae.inference.evidence.tail import Tail
 from ppvae.inference.program.weights import log_mean_exp
 from ppvae.plots.stories import FIRST, SECOND
@@ -106,20 +106,20 @@ def _pareto_density(log_w: Array, k: float, log_scale: float, log_cutoff: float)
     return np.where(within, np.exp(log_w - log_scale + log_survival), np.nan)
 
 
-def k_ladder(ladders: Mapping[str, Ladder], title: str, final: float | None = None) -> Figure:
+def k_curve(curves: Mapping[str, BoundCurve], title: str, final: float | None = None) -> Figure:
     """How the bound of each method rises with its particles, mean over the data, in a band of two standard errors.
 
     Args:
-        ladders: for each method what `ladder` gives of its log-weights.
+        curves: for each method what `bound_curve` gives of its log-weights.
         final: the best estimate there is of mean log p(x), nats per datum: a line to rise to.
     """
     figure = Figure(figsize=(7, 4.4), layout="constrained")
     axis = figure.subplots()
     if final is not None:
         axis.axhline(final, color="black", lw=1, ls="--", label=f"final estimate: {final:.2f}")
-    for colour, (name, (particles, estimate, standard_error)) in zip(_colours(ladders), ladders.items(), strict=True):
-        x, mean = _array(particles), _array(estimate.mean(dim=1))
-        band = 2 * _array(standard_error.square().sum(dim=1).sqrt() / estimate.shape[1])
+    for colour, (name, curve) in zip(_colours(curves), curves.items(), strict=True):
+        x, mean = _array(curve.particles), _array(curve.estimate.mean(dim=1))
+        band = 2 * _array(curve.standard_error.square().sum(dim=1).sqrt() / curve.estimate.shape[1])
         label = f"{name}: {mean[-1]:.2f} ± {band[-1]:.2f} at K = {_count(x[-1])}"
         axis.fill_between(x, mean - band, mean + band, color=colour, alpha=0.25, lw=0)
         axis.plot(x, mean, "o-", color=colour, ms=4, lw=1.6, label=label)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ppvae.base import Batch, Objective, Story
-from ppvae.compilation.steps import Compile, Steps, eager
+from ppvae.compilation.steps import Compile, Steps
 from ppvae.compilation.update import Update
 from ppvae.inference.objectives import elbo
 from ppvae.inference.objectives.warming import warmed
@@ -257,7 +257,7 @@ def _find_not_finite(course: Course) -> None:
             training.load_state_dict(before)
             set_generators(noise)
             if torch.isfinite(loss):
-                eager(course.steps.loss, training.networks, given)
+                course.steps.eager(*given)
                 set_generators(noise)
                 named = training.networks.named_parameters()
                 gradients = [name for name, p in named if p.grad is not None and not finite([p.grad])]

@@ -478,7 +478,7 @@ def test_evaluating_twice_says_the_same_and_changes_no_weight(ppvae_says):
     assert {path.name for path in files.keys() - before.keys()} == {
         "evidence-test-score-30-seed0.json",
         "evidence-test-score-30-seed0.csv",
-        "evidence-test-score-30-seed0-ladder.png",
+        "evidence-test-score-30-seed0-k-curve.png",
         "evidence-test-score-30-seed0-weights.png",
     }
     assert all(files[path] == content for path, content in before.items())

@@ -56,7 +56,7 @@ def assert_agree(story, objective, data, dtype=torch.float64, compiled=False, ro
         torch.manual_seed(3)
         found = [gradients(rows, *data, compiled=compiled) for _ in range(steps)]
         torch.manual_seed(3)
-        expected = [eager(losses(other, objective), other, (rows, *data)) for _ in range(steps)]
+        expected = [eager(losses(other, objective), other, rows, *data) for _ in range(steps)]
     for one, two in zip(found, expected, strict=True):
         assert relative(one, two) <= TOLERANCE[dtype]
     slopes = [parameter.grad for parameter in other.parameters() if parameter.grad is not None]

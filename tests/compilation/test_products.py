@@ -152,7 +152,7 @@ def test_a_compiled_step_with_them_is_the_eager_step_in_float64(kind, rows):
     net, given = nets[kind], (torch.randn(rows, 400), torch.randn(rows, rows))[: 2 if kind == "tied" else 1]
     found = Gradients(lambda *x: net(*x).square().mean(-1).mean(), net)(*given)
     slopes = [parameter.grad for parameter in net.parameters()]
-    exact = eager(lambda *x: net(*x).square().mean(-1).mean(), net.double(), [part.double() for part in given])
+    exact = eager(lambda *x: net(*x).square().mean(-1).mean(), net.double(), *[part.double() for part in given])
     assert abs(found - exact) <= 1e-6 * exact
     for one, two in zip(slopes, (parameter.grad for parameter in net.parameters()), strict=True):
         assert (one - two).norm() <= 1e-6 * two.norm()
@@ -171,5 +171,5 @@ def test_draws_around_the_outputs_of_a_product_are_those_of_the_eager_step():
     torch.manual_seed(1)
     found = Gradients(loss, net)(x)
     torch.manual_seed(1)
-    expected = eager(loss, net, (x,))
+    expected = eager(loss, net, x)
     assert abs(found - expected) <= 1e-6 * expected

@@ -77,7 +77,7 @@ def test_the_end_of_a_graph_is_the_optimisers_step(dtype, clip):
                 gradients(x)
                 assert all(parameter.grad is None for parameter in net.parameters())
             else:
-                eager(net, net, (x,))
+                eager(net, net, x)
                 update()
     assert_same(found, expected, dtype)
     assert {float(state["step"]) for state in found[1].state.values() if state} == {STEPS}
@@ -88,7 +88,7 @@ def test_steps_called_and_steps_of_a_graph_may_take_turns():
     gradients = Gradients(found[0], found[0], update=found[2])
     for step, x in enumerate(batches(torch.float64)):
         gradients(x, compiled=step % 2 == 0)
-        eager(expected[0], expected[0], (x,))
+        eager(expected[0], expected[0], x)
         expected[2]()
     assert_same(found, expected, torch.float64)
 
@@ -126,7 +126,7 @@ def test_what_the_operators_are_not_is_called(change, compiled):
             if net is found[0]:
                 gradients(x, compiled=compiled)
             else:
-                eager(net, net, (x,))
+                eager(net, net, x)
                 update()
     assert found[0].first.weight.grad is not None
     assert_same(found, expected, torch.float64)
@@ -138,7 +138,7 @@ def test_another_optimiser_is_called(compiled):
     update = Update(torch.optim.SGD(net.parameters(), lr=0.1), list(net.parameters()))
     before, x = copy.deepcopy(net), batches(torch.float32)[0]
     Gradients(net, net, update=update)(x, compiled=compiled)
-    eager(before, before, (x,))
+    eager(before, before, x)
     torch.testing.assert_close(net.last.weight, before.last.weight - 0.1 * before.last.weight.grad)
 
 

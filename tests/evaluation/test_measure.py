@@ -158,7 +158,7 @@ def test_precision_is_of_the_samples_and_recall_of_the_data(monkeypatch):
     """Samples that are half of the test data lie among them, and do not reach the other half."""
     seen = digits()
     samples = seen.test[:30].repeat(2, 1)
-    monkeypatch.setattr(measure, "simulate", lambda story, batch: samples)
+    monkeypatch.setattr(measure, "sample", lambda story, batch: samples)
     found = measure.regularity(story_of(), seen)
     assert (found["precision"], found["recall"]) == metrics.completeness(seen.test, samples)
     assert found["precision"] == 1

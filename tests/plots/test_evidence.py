@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from scipy import stats
 
-from ppvae.inference import ladder, log_mean_exp
+from ppvae.inference import bound_curve, log_mean_exp
 from ppvae.inference.evidence.tail import Tail, fit_tail
 from ppvae.plots import evidence
 from ppvae.plots.evidence import Bounds
@@ -98,13 +98,13 @@ def test_draws_far_to_the_left_are_counted_in_words():
         evidence.weight_histogram(log_w[800:900], of_one(log_w), "")
 
 
-def test_the_ladder_is_the_mean_over_the_data_in_a_band_of_two_errors():
-    ladders = {"guide": ladder(torch.randn(100, 9)), "prior": ladder(2 * torch.randn(20, 9))}
-    axis = drawn(evidence.k_ladder(ladders, "rising", final=0.5))
+def test_the_curve_is_the_mean_over_the_data_in_a_band_of_two_errors():
+    curves = {"guide": bound_curve(torch.randn(100, 9)), "prior": bound_curve(2 * torch.randn(20, 9))}
+    axis = drawn(evidence.k_curve(curves, "rising", final=0.5))
     final, *found = axis.get_lines()
     assert final.get_label() == "final estimate: 0.50"
     assert set(final.get_ydata()) == {0.5}
-    for line, band, (name, given) in zip(found, axis.collections, ladders.items(), strict=True):
+    for line, band, (name, given) in zip(found, axis.collections, curves.items(), strict=True):
         mean = given.estimate.mean(1)
         error = (given.standard_error**2).sum(1).sqrt() / 9
         np.testing.assert_array_equal(line.get_xdata(), given.particles)

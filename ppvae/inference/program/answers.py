@@ -29,9 +29,7 @@ class Answer(ABC):
         try:
             pandas = import_module("pandas")  # it is optional
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "to_dataframe needs pandas, which is not installed: pip install pandas"
-            ) from error
+            raise ModuleNotFoundError("to_dataframe needs pandas: pip install 'ppvae[dataframe]'") from error
         return pandas.DataFrame(self.columns())
 
     def save(self, path: str | Path) -> Path:
