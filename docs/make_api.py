@@ -11,6 +11,9 @@ from ppvae import data, inference, models, networks
 from ppvae.inference import objectives
 from ppvae.models import encoders, likelihoods, priors, stories
 
+FIRST = ["encode", "decode", "reconstruct", "sample", "log_joint", "log_weights"]
+"""Of any story: what everything else is made of."""
+
 ROOMS: dict[str, tuple[ModuleType, list[str]]] = {
     "ppvae": (ppvae, ["fit", "load", "pretrain", "History"]),
     "ppvae.data": (data, list(data.__all__)),
@@ -20,7 +23,10 @@ ROOMS: dict[str, tuple[ModuleType, list[str]]] = {
     "ppvae.models.likelihoods": (likelihoods, list(likelihoods.__all__)),
     "ppvae.models.encoders": (encoders, list(encoders.__all__)),
     "ppvae.networks": (networks, list(networks.__all__)),
-    "ppvae.inference": (inference, [name for name in inference.__all__ if name not in objectives.__all__]),
+    "ppvae.inference": (
+        inference,
+        [*FIRST, *(name for name in inference.__all__ if name not in {*FIRST, *objectives.__all__})],
+    ),
     "ppvae.inference.objectives": (objectives, list(objectives.__all__)),
 }
 

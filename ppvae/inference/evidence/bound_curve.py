@@ -28,7 +28,7 @@ class BoundCurve(Answer):
         means = self.estimate.mean(-1).tolist()
         return {
             "data": self.estimate.shape[-1],
-            "draws": self.particles[-1].item(),
+            "particles": self.particles[-1].item(),
             "first": means[0],
             "last": means[-1],
         }
