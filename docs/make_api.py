@@ -16,6 +16,7 @@ FIRST = ["encode", "decode", "reconstruct", "sample", "log_joint", "log_weights"
 
 ROOMS: dict[str, tuple[ModuleType, list[str]]] = {
     "ppvae": (ppvae, ["fit", "load", "pretrain", "History"]),
+    "ppvae.inference, of any story": (inference, FIRST),
     "ppvae.data": (data, list(data.__all__)),
     "ppvae.models": (models, [name for name in models.__all__ if not inspect.ismodule(getattr(models, name))]),
     "ppvae.models.stories": (stories, list(stories.__all__)),
@@ -23,10 +24,7 @@ ROOMS: dict[str, tuple[ModuleType, list[str]]] = {
     "ppvae.models.likelihoods": (likelihoods, list(likelihoods.__all__)),
     "ppvae.models.encoders": (encoders, list(encoders.__all__)),
     "ppvae.networks": (networks, list(networks.__all__)),
-    "ppvae.inference": (
-        inference,
-        [*FIRST, *(name for name in inference.__all__ if name not in {*FIRST, *objectives.__all__})],
-    ),
+    "ppvae.inference": (inference, [name for name in inference.__all__ if name not in {*FIRST, *objectives.__all__}]),
     "ppvae.inference.objectives": (objectives, list(objectives.__all__)),
 }
 
