@@ -1,6 +1,7 @@
 """What is read off a fitted story: codes, reconstructions, generated data."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -57,8 +58,8 @@ def is_deterministic(story: Story, data: Batch) -> bool:
     """Whether the guide gives its code by point masses: there is one code for a datum, and no density of others."""
     batch = tuple(part[:1] for part in placed(story, data))
     unchecked = pyro.validation_enabled(False)  # a guide may be broken, and still be a point mass or not
-    with evaluating(story), unchecked, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        trace = run(story.guide, batch, particles=1)
+    with unchecked, own_generators():
+        trace = once(story, story.guide, batch)
     if any(is_auxiliary(site) for site in latent_sites(trace)):
         return False
     return bool(code_sites(trace)) and all(is_point_mass(site["fn"]) for site in code_sites(trace))
@@ -66,8 +67,14 @@ def is_deterministic(story: Story, data: Batch) -> bool:
 
 def at_means(story: Story, batch: tuple[Tensor, ...]) -> poutine.Trace:
     """The guide's trace with every latent at its mean."""
-    with evaluating(story), _AtMeans():
-        return run(story.guide, batch, particles=1)
+    with _AtMeans():
+        return once(story, story.guide, batch)
+
+
+def once(story: Story, program: Callable[..., Any], batch: tuple[Tensor, ...]) -> poutine.Trace:
+    """A program's run with one particle for each datum, the story in evaluation mode."""
+    with evaluating(story):
+        return run(program, batch, particles=1)
 
 
 @torch.no_grad()
@@ -75,8 +82,7 @@ def reconstruction_log_likelihood(story: Story, data: Batch) -> Tensor:
     """log p(x | z) at the guide's mean z, `(batch,)` nats."""
     batch = placed(story, data)
     trace = at_means(story, batch)
-    with evaluating(story):
-        model = run(poutine.replay(story.model, trace=trace), batch, particles=1)
+    model = once(story, poutine.replay(story.model, trace=trace), batch)
     observed = [log_density(site, 1, len(batch[0])) for site in sample_sites(model) if _is_data(site)]
     return torch.stack(observed).sum(0)[0]
 
@@ -90,8 +96,7 @@ def decode(story: Story, data: Batch, *, z: Tensor) -> Tensor:
     batch = placed(story, data)
     trace = at_means(story, batch)
     values = at_codes(trace, z.unsqueeze(0))
-    with evaluating(story):
-        return _observed_mean(run(poutine.condition(story.model, data=values), batch, particles=1), batch)
+    return _observed_mean(once(story, poutine.condition(story.model, data=values), batch), batch)
 
 
 def at_codes(trace: poutine.Trace, z: Tensor) -> dict[str, Tensor]:
@@ -119,11 +124,11 @@ def prior_variance(story: Story, data: Batch, draws: int = 2000) -> Tensor | Non
     """
     batch = placed(story, data)
     batch = tuple(part[:1].expand(draws, *part.shape[1:]) for part in batch)
-    with evaluating(story), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with own_generators():
         torch.manual_seed(0)
-        order = [site["name"] for site in code_sites(run(story.guide, batch, particles=1))]
+        order = [site["name"] for site in code_sites(once(story, story.guide, batch))]
         try:
-            sites = {site["name"]: site for site in latent_sites(run(story.model, batch, particles=1))}
+            sites = {site["name"]: site for site in latent_sites(once(story, story.model, batch))}
         except NotImplementedError:  # an improper prior
             return None
     return torch.cat([by_datum(sites[name]["fn"], sites[name]["value"]).var(0) for name in order if name in sites])
@@ -136,8 +141,7 @@ def drawn_codes(story: Story, data: Batch, draws: int = 1, site: str | None = No
     Draws come from torch's global generator: seed it, or fork it, at the edge.
     """
     batch = tuple(part.repeat(draws, *[1] * (part.dim() - 1)) for part in placed(story, data))
-    with evaluating(story):
-        sites = code_sites(run(story.guide, batch, particles=1))
+    sites = code_sites(once(story, story.guide, batch))
     chosen = [found for found in sites if found["name"] == site] or sites
     return torch.cat([by_datum(found["fn"], found["value"]) for found in chosen], dim=-1)
 
@@ -147,8 +151,7 @@ def reconstruct(story: Story, data: Batch) -> Tensor:
     """E[x | z] at the guide's mean z, `(batch, features)`."""
     batch = placed(story, data)
     trace = at_means(story, batch)
-    with evaluating(story):
-        return _observed_mean(run(poutine.replay(story.model, trace=trace), batch, particles=1), batch)
+    return _observed_mean(once(story, poutine.replay(story.model, trace=trace), batch), batch)
 
 
 @torch.no_grad()
@@ -183,8 +186,7 @@ def simulate_jointly(story: Story, like: Batch) -> tuple[tuple[Tensor, ...], dic
             depends on x, as where a decoder is fed the values before: its draws are not from p(x).
     """
     batch = placed(story, like)
-    with evaluating(story):
-        trace = run(story.model, batch, particles=1)
+    trace = once(story, story.model, batch)
     drawn, left = list(batch), [site for site in sample_sites(trace) if _is_data(site)]
     for site in _data_sites(trace, batch):
         same = [place for place, part in enumerate(batch) if site["value"] is part]
@@ -197,8 +199,7 @@ def simulate_jointly(story: Story, like: Batch) -> tuple[tuple[Tensor, ...], dic
             )
         drawn[place] = x.to(batch[place].dtype)
     latents = {site["name"]: site["value"] for site in latent_sites(trace)}
-    with evaluating(story):
-        again = run(poutine.condition(story.model, data=latents), tuple(drawn), particles=1)
+    again = once(story, poutine.condition(story.model, data=latents), tuple(drawn))
     drawn_from: dict[str, Any] = dict(trace.nodes)
     for site in sample_sites(again):  # what was drawn should have the density that it was drawn from
         name, before = site["name"], drawn_from[site["name"]]["fn"].log_prob(site["value"])
