@@ -48,7 +48,7 @@ def signature(thing: Any) -> str:
     """Arguments and their defaults, without types: those are in the docstring."""
     parameters = inspect.signature(thing).parameters.values()
     plain = [p.replace(annotation=p.empty) for p in parameters if p.name != "self"]
-    return re.sub(r"<function (\w+) at \w+>", r"\1", str(inspect.Signature(plain)))
+    return re.sub(r"<(?:function (\w+) at \w+|class '[\w.]*?(\w+)')>", r"\1\2", str(inspect.Signature(plain)))
 
 
 def first_sentence(thing: Any) -> str:

@@ -39,6 +39,9 @@ class Prior(nn.Module):
 def objective(story, x):
     from ppvae.inference import elbo
     return elbo(story, x)
+
+def optimizer(parameters, lr, momentum: float = 0.5):
+    return torch.optim.SGD(parameters, lr, momentum)
 """
 
 
@@ -105,6 +108,9 @@ FITTING = NAMING | {
     "an objective": {"objective": "trap.objective"},
     "the shell as an objective": {"objective": "os.system"},
     "the shell in an argument of an objective": {"objective_args": {"beta": SHELL}},
+    "an optimiser": {"optimizer": "trap.optimizer"},
+    "one of torch's by its import path": {"optimizer": "torch.optim.LBFGS"},
+    "the shell in an argument of an optimiser": {"optimizer_args": {"foreach": SHELL}},
 }
 
 
@@ -120,8 +126,8 @@ def test_a_run_folder_runs_nothing(capsys, options):
     assert not sprung()
 
 
-def test_the_objective_of_a_run_is_not_asked_for(capsys):
-    a_run("--objective", "trap.objective")
+def test_the_objective_and_the_optimiser_of_a_run_are_not_asked_for(capsys):
+    a_run("--objective", "trap.objective", "--optimizer", "trap.optimizer", "--optimizer.momentum", "0.1")
     assert ppvae.load("RUN").prior().event_shape == (2,)
     edited(objective="os.system", objective_args={"beta": SHELL})
     assert "objective_args" in said(capsys, "evaluate", "RUN")
