@@ -12,7 +12,7 @@ from ppvae.inference import objectives
 from ppvae.models import encoders, likelihoods, priors, stories
 
 ROOMS: dict[str, tuple[ModuleType, list[str]]] = {
-    "ppvae": (ppvae, ["fit", "load", "pretrain", "History"]),
+    "ppvae": (ppvae, ["fit", "save", "load", "pretrain", "History"]),
     "ppvae.data": (data, list(data.__all__)),
     "ppvae.models": (models, [name for name in models.__all__ if not inspect.ismodule(getattr(models, name))]),
     "ppvae.models.stories": (stories, list(stories.__all__)),

@@ -13,7 +13,7 @@ from ppvae.data.observation import Observation
 from ppvae.experiments.options import Arguments, Plain, plain
 from ppvae.experiments.parts import PARTS, imported, listed, names, nearest, one_line, parameters, qualified
 from ppvae.inference import objectives
-from ppvae.models import assemble
+from ppvae.models import Sizes, assemble
 from ppvae.training import optimizers
 
 
@@ -125,15 +125,20 @@ def with_likelihood(parser: ArgumentParser, options: Namespace, observation: Obs
     return parser.parse_object({"likelihood": natural_likelihood(observation)}, options)
 
 
-def build_story(parser: ArgumentParser, options: Namespace, seen: Observation, x: Tensor | None = None) -> Any:
+def build_story(parser: ArgumentParser, options: Namespace, seen: Observation | Sizes, x: Tensor | None = None) -> Any:
     """The story that options describe, its networks sized from the data and the latent size.
 
     Args:
+        seen: what was observed; or the sizes alone, for options that name a likelihood.
         x: data to start from, for parts that can; without them a part starts at random.
     """
     if options.latent < 1:
         raise ValueError(f"latent should be at least 1, got {options.latent}")
-    made = parser.instantiate(with_likelihood(parser, options, seen))
+    if isinstance(seen, Observation):
+        options = with_likelihood(parser, options, seen)
+    elif options.likelihood is None:
+        raise ValueError("likelihood should be named: there are no data whose kind would say it")
+    made = parser.instantiate(options)
     makers = {option: maker(option, made[option]) for option in (*PARTS, "story")}
     called = (
         "it is called with the makers of its parts, (prior, likelihood, encoder, sizes), as in ppvae.models.stories"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ppvae import networks
 from ppvae.base import Architecture
+from ppvae.models import record
 from ppvae.models.autoencoders import autoencoder, contractive, denoising, regularised, sparse
 from ppvae.models.conditional import conditional
 from ppvae.models.hierarchical import hierarchical
@@ -140,7 +141,7 @@ def assemble(
     >>> story.encoder.network[-1].out_features
     4
     """
-    makers = {"prior": prior, "likelihood": likelihood, "encoder": encoder, "story": story}
+    makers: dict[str, Any] = {"prior": prior, "likelihood": likelihood, "encoder": encoder, "story": story}
     for name, make in makers.items():
         if not callable(make):
             raise ValueError(
@@ -149,4 +150,4 @@ def assemble(
     if not hasattr(network, "encoder") or isinstance(network, type):
         raise ValueError(f"network should be a family such as networks.MLP([200]), got {network!r}")
     sizes = Sizes(shape, latent, network, input_scale, x, maximum, classes, output_bias)
-    return story(prior, likelihood, encoder, sizes)
+    return record.recorded(story(prior, likelihood, encoder, sizes), makers | {"network": network}, sizes)

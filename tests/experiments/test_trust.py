@@ -10,6 +10,7 @@ from typing import Literal, get_args, get_origin
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import ppvae
@@ -18,6 +19,7 @@ from ppvae.commands.evaluate import METHODS
 from ppvae.experiments import parts, runs, trust
 from ppvae.experiments.options import SKIPPED
 from ppvae.inference import objectives
+from ppvae.models import fit_ppca
 from ppvae.models.sizes import LINKED
 
 SHELL = {"class_path": "os.system", "init_args": {"command": "touch sprung"}}
@@ -131,6 +133,15 @@ def test_the_objective_and_the_optimiser_of_a_run_are_not_asked_for(capsys):
     assert ppvae.load("RUN").prior().event_shape == (2,)
     edited(objective="os.system", objective_args={"beta": SHELL})
     assert "objective_args" in said(capsys, "evaluate", "RUN")
+    assert not sprung()
+
+
+@pytest.mark.parametrize("options", NAMING.values(), ids=NAMING)
+def test_a_saved_story_runs_nothing(options):
+    ppvae.save(fit_ppca(torch.randn(9, 3), 2), "RUN")
+    edited(**options)
+    with pytest.raises(ValueError, match=r"RUN/config\.yaml"):
+        ppvae.load("RUN")
     assert not sprung()
 
 
