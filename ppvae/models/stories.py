@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from ppvae import networks
 from ppvae.base import Architecture
@@ -43,6 +44,9 @@ __all__ = [
     "sparse",
     "vae",
 ]
+
+Made = TypeVar("Made", default=VAE)
+"""What a maker of stories gives, and so what `assemble` does: a `VAE` where it is told no maker."""
 
 
 def pca(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> VAE:
@@ -112,14 +116,14 @@ def assemble(
     *,
     shape: Sequence[int],
     latent: int,
-    story: Callable[..., Any] = vae,
+    story: Callable[..., Made] = vae,  # type: ignore[assignment]  # the default of `Made` is what it makes
     network: Architecture = networks.MLP(),
     input_scale: float = 1.0,
     x: Tensor | None = None,
     maximum: int | None = None,
     classes: int | None = None,
     output_bias: bool = False,
-) -> Any:
+) -> Made:
     """A story whose networks are sized from the data and the latent size alone.
 
     Args:
@@ -128,7 +132,7 @@ def assemble(
         encoder: called with a network from the features to its `outputs` times `latent`, and so on.
         shape: how to look at a datum: `(features,)`, `(channels, height, width)` or `(steps, features)`.
         latent: size of its code.
-        story: one of this module's functions, or one like them.
+        story: one of this module's functions, or one like them: what it gives is given back.
         network: the family that every network comes from.
         input_scale: what the encoder's network multiplies x by (`Observation.input_scale`).
         x: data to start from, `(rows, features)`, for parts that can.
