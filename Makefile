@@ -33,6 +33,7 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/test_typed.py
 
 # The page of public names; a test holds that it is up to date.
 api: .venv/ready

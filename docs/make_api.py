@@ -15,7 +15,7 @@ FIRST = ["encode", "decode", "reconstruct", "sample", "log_joint", "log_weights"
 """Of any story: what everything else is made of."""
 
 ROOMS: dict[str, tuple[ModuleType, list[str]]] = {
-    "ppvae": (ppvae, ["fit", "load", "pretrain", "History"]),
+    "ppvae": (ppvae, ["fit", "save", "load", "pretrain", "History"]),
     "ppvae.inference, of any story": (inference, FIRST),
     "ppvae.data": (data, list(data.__all__)),
     "ppvae.models": (models, [name for name in models.__all__ if not inspect.ismodule(getattr(models, name))]),
@@ -52,7 +52,7 @@ def signature(thing: Any) -> str:
     """Arguments and their defaults, without types: those are in the docstring."""
     parameters = inspect.signature(thing).parameters.values()
     plain = [p.replace(annotation=p.empty) for p in parameters if p.name != "self"]
-    return re.sub(r"<function (\w+) at \w+>", r"\1", str(inspect.Signature(plain)))
+    return re.sub(r"<(?:function (\w+) at \w+|class '[\w.]*?(\w+)')>", r"\1\2", str(inspect.Signature(plain)))
 
 
 def first_sentence(thing: Any) -> str:

@@ -5,19 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ppvae import data, inference, models, networks
-    from ppvae.experiments.runs import load
+    from ppvae.experiments.saved import load, save
     from ppvae.training.fit import fit
     from ppvae.training.history import History
     from ppvae.training.pretraining import pretrain
 
-__all__ = ["History", "data", "fit", "inference", "load", "models", "networks", "pretrain"]
+__all__ = ["History", "data", "fit", "inference", "load", "models", "networks", "pretrain", "save"]
 
 _ROOMS = {"data", "inference", "models", "networks"}
 _FUNCTIONS = {
     "History": "ppvae.training.history",
     "fit": "ppvae.training.fit",
-    "load": "ppvae.experiments.runs",
+    "load": "ppvae.experiments.saved",
     "pretrain": "ppvae.training.pretraining",
+    "save": "ppvae.experiments.saved",
 }
 
 

@@ -5,7 +5,7 @@ anything that fits one works everywhere.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
@@ -57,6 +57,21 @@ class Story(Protocol):
     def model(self, *batch: Any, **options: Any) -> Any: ...
 
     def guide(self, *batch: Any, **options: Any) -> Any: ...
+
+
+class StoryModule(nn.Module):
+    """What type checkers see of a story that a file made: a `Story` and a module. No class inherits from it."""
+
+    def model(self, *batch: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+    def guide(self, *batch: Any, **options: Any) -> Any:
+        raise NotImplementedError
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Its parts: which there are is said by the file."""
 
 
 class Penalty(Protocol):

@@ -53,7 +53,7 @@ Batch = tuple[Tensor, ...]
 
 def options() -> ArgumentParser:
     parser = new_parser("evaluate", COMMANDS["evaluate"])
-    parser.add_argument("run", type=str, help="a folder that `ppvae fit` wrote")
+    parser.add_argument("run", type=str, help="a folder that `ppvae fit` or `ppvae.save` wrote")
     known = ", ".join(METHODS)
     parser.add_argument("--method", type=str, default="score", help=f"{known}, or an import path")
     parser.add_argument("--method_args", type=Arguments, default={}, help="such as --method.num_temperatures 1000")

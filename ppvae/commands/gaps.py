@@ -19,7 +19,7 @@ FAMILIES = {"diagonal": "diagonal Normals", "full": "Normals of any covariance",
 
 def options() -> ArgumentParser:
     parser = new_parser("gaps", COMMANDS["gaps"])
-    parser.add_argument("run", type=str, help="a folder that `ppvae fit` wrote")
+    parser.add_argument("run", type=str, help="a folder that `ppvae fit` or `ppvae.save` wrote")
     parser.add_argument("--rows", type=int, default=200, help="of the first of the test data, and of the training data")
     parser.add_argument("--particles", type=int, default=1000, help="draws per datum, of log p(x) and every ELBO")
     parser.add_argument("--num_steps", type=int, default=400, help="of the ascent of a Normal for each datum, at most")

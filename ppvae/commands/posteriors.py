@@ -34,7 +34,7 @@ Batch = tuple[Tensor, ...]
 
 def options() -> ArgumentParser:
     parser = new_parser("posteriors", COMMANDS["posteriors"])
-    parser.add_argument("run", type=str, help="a folder that `ppvae fit` wrote")
+    parser.add_argument("run", type=str, help="a folder that `ppvae fit` or `ppvae.save` wrote")
     known = ", ".join(METHODS)
     parser.add_argument(
         "--methods", type=list[str] | None, default=None, help=f"some of {known}; all that there can be"

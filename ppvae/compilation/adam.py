@@ -12,8 +12,15 @@ BESIDE = ("weight_decay", "amsgrad", "maximize")  # what a group of torch's may 
 class Adam(torch.optim.Adam):
     """`torch.optim.Adam(fused=True)`, the same to the last bit, in less time: a step of a small network is short."""
 
-    def __init__(self, parameters: Any, lr: float):
-        super().__init__(parameters, lr=lr, fused=True)
+    def __init__(
+        self,
+        parameters: Any,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ):
+        super().__init__(parameters, lr, betas, eps, weight_decay, fused=True)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:

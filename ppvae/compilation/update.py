@@ -1,6 +1,6 @@
 """What follows the gradients of a step: they are clipped, and the optimiser moves the parameters."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class Update:
             return Operators(self.optimizer, reached, self.clip)
         return None
 
-    def settings(self) -> tuple[Hashable, ...]:
-        """What a graph holds as constants, beside the clip."""
-        return tuple(group.get(name) for group in self.optimizer.param_groups for name in ("betas", "eps", *BESIDE))
+    def settings(self) -> tuple[str, ...]:
+        """What a graph holds as constants, beside the clip: as text, for betas may be a list."""
+        names = ("betas", "eps", *BESIDE)
+        return tuple(repr(group.get(name)) for group in self.optimizer.param_groups for name in names)

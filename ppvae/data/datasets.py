@@ -1,7 +1,7 @@
 """Named data sets and files as `(N, D)` tensors, split, with a record of what was observed."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from math import log
@@ -32,6 +32,8 @@ class Dataset:
     resample: Callable[[Tensor], Tensor] | None = None
     """Draws what is observed from a batch of `train`, afresh at every pass; give it to `fit(transform=...)`. Only
     dynamic binarisation and dequantisation have one: their `valid` and `test` were drawn once."""
+    source: Mapping[str, Any] | None = None
+    """The arguments of `load` that give these data again; none where they come from elsewhere."""
 
     def drawn(self, seed: int = 0) -> "Dataset":
         """The same with its training split drawn once too: for whatever looks at it outside a fit's batches."""
@@ -98,6 +100,8 @@ def load(
     >>> digits.train.shape, digits.observation.support
     (torch.Size([1258, 64]), '{0, 1}')
     """
+    view = {"binarisation": binarisation, "scaling": scaling, "label": label, "missing": missing, "labelled": labelled}
+    source = {"name": str(name), "root": str(root), **view, "seed": seed}
     _one_of("binarisation", binarisation, get_args(Binarisation))
     _one_of("scaling", scaling, get_args(Scaling))
     _one_of("missing", missing, get_args(Missing))
@@ -118,7 +122,7 @@ def load(
     elif scaling != "none":
         parts, observation, resample = _scale(parts, observation, scaling, generator)
     (train, valid, test), (train_labels, valid_labels, test_labels) = parts, labels
-    return Dataset(train, valid, test, train_labels, valid_labels, test_labels, observation, resample)
+    return Dataset(train, valid, test, train_labels, valid_labels, test_labels, observation, resample, source)
 
 
 def _read(name: str, root: Path, label: str | None) -> Raw:

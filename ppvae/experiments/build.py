@@ -7,17 +7,35 @@ from typing import Any, cast
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ppvae.data.observation import Observation
 from ppvae.experiments.options import Arguments, Plain, plain
-from ppvae.experiments.parts import PARTS, imported, listed, names, nearest, one_line, parameters
+from ppvae.experiments.parts import PARTS, imported, listed, names, nearest, one_line, parameters, qualified
 from ppvae.inference import objectives
-from ppvae.models import assemble
+from ppvae.models import Sizes, assemble
+from ppvae.training import optimizers
 
 
 def find_objective(name: str, arguments: Arguments) -> "partial[Tensor]":
     """An objective by name or import path, with all of its arguments bound."""
     return find_function("objective", {own: getattr(objectives, own) for own in names(objectives)}, name, arguments)
+
+
+def find_optimizer(name: str, arguments: Arguments) -> "partial[Optimizer]":
+    """An optimiser of parameters and a step size by name or import path, with other arguments bound.
+
+    Raises:
+        ValueError: no such function; an argument that it does not take.
+    """
+    make = imported("optimizer", qualified("optimizer", name))
+    if not callable(make):
+        raise ValueError(f"optimizer '{name}' should be a function of parameters and a step size, got {make!r}")
+    taken = [parameter.name for parameter in parameters(make)[2:]]
+    for argument in arguments:
+        if argument not in taken:
+            raise ValueError(f"optimizer {name} takes {', '.join(taken) or 'no arguments'}, got {argument}")
+    return partial(make, **{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
 
 
 def find_function(
@@ -96,6 +114,7 @@ def complete(parser: ArgumentParser, options: Namespace, observation: Observatio
     options.objective = ours[0] if ours else options.objective  # by the name that a file may use
     written = {name: value for name, value in bound.items() if isinstance(value, bool | int | float | str | None)}
     options.objective_args = dict(sorted((written | options.objective_args).items()))  # as a file is read back
+    options.optimizer = qualified("optimizer", options.optimizer).removeprefix(f"{optimizers.__name__}.")
     return with_likelihood(parser, options, observation)
 
 
@@ -106,15 +125,20 @@ def with_likelihood(parser: ArgumentParser, options: Namespace, observation: Obs
     return parser.parse_object({"likelihood": natural_likelihood(observation)}, options)
 
 
-def build_story(parser: ArgumentParser, options: Namespace, seen: Observation, x: Tensor | None = None) -> Any:
+def build_story(parser: ArgumentParser, options: Namespace, seen: Observation | Sizes, x: Tensor | None = None) -> Any:
     """The story that options describe, its networks sized from the data and the latent size.
 
     Args:
+        seen: what was observed; or the sizes alone, for options that name a likelihood.
         x: data to start from, for parts that can; without them a part starts at random.
     """
     if options.latent < 1:
         raise ValueError(f"latent should be at least 1, got {options.latent}")
-    made = parser.instantiate(with_likelihood(parser, options, seen))
+    if isinstance(seen, Observation):
+        options = with_likelihood(parser, options, seen)
+    elif options.likelihood is None:
+        raise ValueError("likelihood should be named: there are no data whose kind would say it")
+    made = parser.instantiate(options)
     makers = {option: maker(option, made[option]) for option in (*PARTS, "story")}
     called = (
         "it is called with the makers of its parts, (prior, likelihood, encoder, sizes), as in ppvae.models.stories"

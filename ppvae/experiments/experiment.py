@@ -11,13 +11,14 @@ from torch import Tensor
 from ppvae.base import Objective
 from ppvae.data import Dataset
 from ppvae.evaluation.scoring import settle
-from ppvae.experiments.build import build_story, complete, find_objective
+from ppvae.experiments.build import build_story, complete, find_objective, find_optimizer
 from ppvae.experiments.options import fit_parser
 from ppvae.inference.program.streams import own_generators
 from ppvae.inference.program.traces import batch_for
 from ppvae.progress import track
 from ppvae.training.fit import begin, learns, run
 from ppvae.training.history import Epoch
+from ppvae.training.optimizers import MakeOptimizer
 from ppvae.training.pretraining import pretrain
 
 PASSED_ON = ("epochs", "batch_size", "warm_up", "clip", "schedule", "compile")
@@ -31,6 +32,7 @@ class Experiment:
     story: Any
     data: Dataset
     objective: Objective
+    optimizer: MakeOptimizer
 
     def batch(self, split: str, drawn: bool = False) -> tuple[Tensor, ...]:
         """A split as the story takes it; `drawn`, with what changes from pass to pass drawn once."""
@@ -46,11 +48,12 @@ def prepare(options: Namespace, data: Dataset) -> Experiment:
     parser = fit_parser()
     options = complete(parser, options, data.observation)
     objective = find_objective(options.objective, options.objective_args)
+    optimizer = find_optimizer(options.optimizer, options.optimizer_args)
     with own_generators():
         torch.manual_seed(options.seed)
         story = build_story(parser, options, data.observation, data.drawn().train)
     story.to("cuda" if torch.cuda.is_available() else "cpu")
-    return Experiment(options, story, data, objective)
+    return Experiment(options, story, data, objective, optimizer)
 
 
 def epochs(experiment: Experiment, progress: bool = True, say: bool = False) -> Iterator[Epoch]:
@@ -68,7 +71,7 @@ def epochs(experiment: Experiment, progress: bool = True, say: bool = False) -> 
         return
     chosen = {name: options[name] for name in PASSED_ON}
     batches = experiment.batch("train"), experiment.objective
-    training = begin(story, options.lr, options.seed)
+    training = begin(story, options.lr, options.seed, experiment.optimizer)
     passes = run(training, *batches, valid=experiment.batch("valid"), transform=data.resample, say=say, **chosen)
     yield from track(passes, "fit", total=options.epochs, show=progress)
 

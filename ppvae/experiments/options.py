@@ -41,6 +41,7 @@ MEANING = {  # of each part, its default, and where it is found
     "story": ("how the parts make a story", "vae"),
 }
 CONFIGURATIONS = Path(__file__).parent / "configurations"
+FITTED_BY = ("objective", "objective_args", "optimizer", "optimizer_args")  # not asked for once a story is fitted
 SKIPPED = (*PARTS, "sizes")  # what a story is given, beside the sizes that follow from the data and the code
 # An error of jsonargparse is a text: the option, the type and the value are no attributes of it, and what it checked is
 # merged from words, files and defaults. So the text is read; what a part takes is asked of the part's own signature.
@@ -112,12 +113,18 @@ def fit_parser(description: str = "") -> ArgumentParser:
     )
     parser.add_argument("--objective_args", type=Arguments, default={}, help="such as --objective.particles 20")
     parser.add_argument(
+        "--optimizer", type=str, default="Adam", help=f"{', '.join(names(LISTS['optimizer']))}, or an import path"
+    )
+    parser.add_argument("--optimizer_args", type=Arguments, default={}, help="such as --optimizer.weight_decay 0.01")
+    parser.add_argument(
         "--pretrain",
         type=int,
         default=0,
         help="epochs of greedy pre-training of every layer, before the fit; 0 for none",
     )
-    parser.add_function_arguments(fit, skip={"story", "data", "objective", "valid", "transform", "progress"})
+    parser.add_function_arguments(
+        fit, skip={"story", "data", "objective", "optimizer", "valid", "transform", "progress"}
+    )
     return parser
 
 
@@ -133,7 +140,7 @@ def qualify(arguments: Sequence[str], trust: bool = False) -> list[str]:
     for index, word in enumerate(words):
         following = words[index + 1] if index + 1 < len(words) else ""
         option = word.removeprefix("--")
-        if word.startswith(("--objective.", "--method.")):
+        if word.startswith(("--objective.", "--optimizer.", "--method.")):
             words[index] = word.replace(".", "_args.", 1)
         elif word.startswith("--") and option in SWAPPED and following and not following.startswith(("-", "{")):
             words[index + 1] = qualified(option, following)
@@ -200,8 +207,8 @@ def merged(
 
 
 def parse_run(parser: ArgumentParser, path: Path, trust: bool = False) -> Namespace:
-    """Options from the configuration of a run, whose story is asked for, not its objective."""
-    return merged(parser, read_options(path, trust, unused=("objective", "objective_args")))
+    """Options from the configuration of a run, whose story is asked for, not how it was fitted."""
+    return merged(parser, read_options(path, trust, unused=FITTED_BY))
 
 
 def plain(error: ArgumentError) -> str:

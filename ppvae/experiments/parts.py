@@ -1,4 +1,4 @@
-"""The parts, stories, networks and objectives that a word can name, by the package's own lists or an import path."""
+"""What a word can name, a part or a story, an objective or an optimiser, by the package's lists or an import path."""
 
 import importlib
 import inspect
@@ -16,10 +16,11 @@ from ppvae import networks
 from ppvae.base import Scalar
 from ppvae.inference import objectives
 from ppvae.models import encoders, likelihoods, priors, stories
+from ppvae.training import optimizers
 
 PARTS: dict[str, ModuleType] = {"prior": priors, "likelihood": likelihoods, "encoder": encoders}
 SWAPPED = PARTS | {"story": stories, "network": networks}
-LISTS = SWAPPED | {"objective": objectives}
+LISTS = SWAPPED | {"objective": objectives, "optimizer": optimizers}
 """What an option names a member of, by option."""
 
 

@@ -11,22 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
-from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import save_model
 
 from ppvae.data import Dataset
 from ppvae.data import load as load_data
 from ppvae.data.files import finite, read_json, write_csv, write_json
 from ppvae.data.observation import Contract, Observation
-from ppvae.experiments.build import build_story
 from ppvae.experiments.options import fit_parser, parse_run
+from ppvae.experiments.stored import Stored, rebuilt
 from ppvae.inference.evidence.bidirectional import Sandwich
 from ppvae.inference.evidence.evidence import Evidence
-from ppvae.inference.program.streams import own_generators
 from ppvae.inference.program.traces import scored
 from ppvae.training.history import Epoch
 
 CONFIG, OBSERVATION, WEIGHTS, METRICS = "config.yaml", "observation.json", "weights.safetensors", "metrics.jsonl"
+STORY = "story.json"  # what the configuration does not say of a story that was assembled in Python
 
 
 @dataclass(frozen=True)
@@ -35,58 +34,73 @@ class Run:
 
     path: Path
     options: Namespace
-    observation: Observation
+    seen: Observation | None  # by a story that was saved without its data, nothing
     story: Any
+
+    @property
+    def observation(self) -> Observation:
+        """What was observed.
+
+        Raises:
+            ValueError: the folder does not say.
+        """
+        if self.seen is None:
+            way = "ppvae.save(story, path, data) does, with data of ppvae.data.load"
+            raise ValueError(f"{self.path} does not say what its story's data are, and this needs them: {way}")
+        return self.seen
 
     def data(self) -> Dataset:
         """The data of the run, checked to be observed as they were at its fit."""
+        observation = self.observation
         data = load_data_of(self.options)
-        if data.observation != self.observation:
-            same = str(data.observation) == str(self.observation)
-            got = f"other values under the name {self.observation.name}" if same else str(data.observation)
+        if data.observation != observation:
+            same = str(data.observation) == str(observation)
+            got = f"other values under the name {observation.name}" if same else str(data.observation)
             raise ValueError(
-                f"the data should be those of the run ({self.observation}), got {got}; "
+                f"the data should be those of the run ({observation}), got {got}; "
                 "a figure on other data could not be compared with it"
             )
         return data
 
 
-def load(path: str | Path, trust: bool = False) -> Any:
-    """The story that a run folder holds, in evaluation mode.
-
-    Args:
-        path: the run folder.
-        trust: whether it may name parts and objectives that are not of the package. They are imported then, which runs
-            their code: leave it out for a folder whose maker you do not know.
+def read(path: str | Path, trust: bool = False) -> Run:
+    """A run folder with everything in it that later commands need.
 
     Raises:
         FileNotFoundError: no run at `path`.
-        ValueError: a configuration or weights that cannot be read; without trust, one that names what is not of ppvae.
+        ValueError: a file of it that cannot be read; without trust, a configuration that names what is not of ppvae.
     """
-    return read(path, trust).story
-
-
-def read(path: str | Path, trust: bool = False) -> Run:
-    """A run folder with everything in it that later commands need."""
     path = Path(path)
-    missing = [name for name in (CONFIG, OBSERVATION, WEIGHTS) if not (path / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"a run folder should hold {', '.join(missing)}; {path} does not")
+    assembled = (path / STORY).is_file()
+    check_whole(path, (CONFIG, STORY if assembled else OBSERVATION, WEIGHTS))
     parser = fit_parser()
     options = parse_run(parser, path / CONFIG, trust)
+    if assembled:
+        seen = _observation(path / OBSERVATION) if (path / OBSERVATION).is_file() else None
+        story = rebuilt(parser, options, Stored.read(path / STORY), path / WEIGHTS)
+    else:
+        seen = _observation(path / OBSERVATION)
+        story = rebuilt(parser, options, seen, path / WEIGHTS)
+    return Run(path, options, seen, story)
+
+
+def check_whole(path: Path, names: Sequence[str]) -> None:
+    """Raise FileNotFoundError where a folder lacks a file that it should hold."""
+    if all((path / name).is_file() for name in names):
+        return
+    if [file.name for file in path.glob("*")] == [WEIGHTS]:
+        way = "ppvae.load(path, story=...) puts them into a story that you build as that one was"
+        raise FileNotFoundError(f"{path} holds weights alone: {way}")
+    raise FileNotFoundError(f"a run folder should hold {', '.join(names)}; {path} does not")
+
+
+def _observation(path: Path) -> Observation:
     try:
-        observation = Observation.from_dict(read_json(path / OBSERVATION))
+        observation = Observation.from_dict(read_json(path))
         observation.features  # noqa: B018, of a shape that is none
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path / OBSERVATION} should say what was observed, but: {error!r}") from error
-    with own_generators():
-        story = build_story(parser, options, observation)
-    try:
-        load_model(story, path / WEIGHTS)
-    except (SafetensorError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"{path / WEIGHTS} should hold the weights of {CONFIG}'s story, but: {said}") from error
-    return Run(path, options, observation, story.eval())
+        raise ValueError(f"{path} should say what was observed, but: {error!r}") from error
+    return observation
 
 
 def load_data_of(options: Namespace) -> Dataset:

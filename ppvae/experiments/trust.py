@@ -89,9 +89,9 @@ def _named_by(config: Options, unused: Sequence[str] = ()) -> Iterator[Named]:
         if option in SWAPPED and value is not None:
             config[option] = part = _part(option, value)
             yield from _named_by_part(option, part)
-        elif option == "objective":
+        elif option in {"objective", "optimizer"}:
             yield from _foreign(option, value)
-            config[option] = _short(value)
+            config[option] = _short(option, value)
         elif option == "common":  # of a comparison, as the next
             config[option] = _options(option, value)
             yield from _named_by(config[option])
@@ -147,8 +147,8 @@ def _foreign(option: str, name: Any) -> Iterator[Named]:
         yield Named(option, name)
 
 
-def _short(name: str) -> str:
-    path = known("objective", name)
+def _short(option: str, name: str) -> str:
+    path = known(option, name)
     return name if path is None else path.rpartition(".")[2]
 
 

@@ -1,6 +1,7 @@
 """Linear stories, which have exact answers."""
 
 import math
+from typing import TypeVar
 
 import pyro
 import pyro.distributions as dist
@@ -12,8 +13,12 @@ from ppvae.models.autoencoders import Autoencoder
 from ppvae.models.checks import at_least_one
 from ppvae.models.likelihoods import Normal
 from ppvae.models.priors import Flat, StandardNormal
+from ppvae.models.record import recorded
 from ppvae.models.registration import register
+from ppvae.models.sizes import Sizes
 from ppvae.models.vae import VAE
+
+T = TypeVar("T")
 
 
 class Linear(nn.Module):
@@ -106,7 +111,7 @@ def fit_ppca(x: Tensor, latent: int) -> Linear:
         )
     variance = values[latent:].sum() / (x.shape[1] - latent)  # eigenvalues of more features than rows are zero
     weight = axes[:latent].T * (values[:latent] - variance).clamp_min(0).sqrt()
-    return _solved(x, weight, mean, variance, shared=True)
+    return _known_as("ppca", _solved(x, weight, mean, variance, shared=True), x, latent)
 
 
 def fit_factor_analysis(x: Tensor, latent: int, tolerance: float = 1e-3, iterations: int = 5000) -> Linear:
@@ -142,7 +147,8 @@ def fit_factor_analysis(x: Tensor, latent: int, tolerance: float = 1e-3, iterati
     solver.fit(((rows - mean) / scale).cpu().numpy())  # of spread 1: its smallest noise is an absolute number
     weight, variance = (torch.from_numpy(found).to(rows) for found in (solver.components_.T, solver.noise_variance_))
     _refuse_noiseless(variance <= max(smallest, 1e-9))
-    return _solved(x, weight * scale.unsqueeze(-1), mean, variance * scale.square(), shared=False)
+    story = _solved(x, weight * scale.unsqueeze(-1), mean, variance * scale.square(), shared=False)
+    return _known_as("factor_analysis", story, x, latent)
 
 
 def _refuse_missing(x: Tensor) -> None:
@@ -201,7 +207,13 @@ def fit_pca(x: Tensor, latent: int) -> VAE:
     decode = _affine(axes.T, mean)
     residual = (x - decode(encode(x))).square().mean().item()
     variance = max(residual, torch.finfo(x.dtype).tiny)  # zero when nothing is discarded
-    return Autoencoder(Flat(latent), Normal(decode, variance), encode).to(x)
+    return _known_as("pca", Autoencoder(Flat(latent), Normal(decode, variance), encode).to(x), x, latent)
+
+
+def _known_as(name: str, story: T, x: Tensor, latent: int) -> T:
+    """The story with the record of what makes one like it without data: a function of `models.stories`."""
+    makers = {"likelihood": Normal, "story": f"ppvae.models.stories.{name}"}
+    return recorded(story, makers, Sizes((x.shape[1],), latent))
 
 
 def _affine(weight: Tensor, bias: Tensor) -> nn.Linear:

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from ppvae import networks
 from ppvae.base import Architecture
+from ppvae.models import record
 from ppvae.models.autoencoders import autoencoder, contractive, denoising, regularised, sparse
 from ppvae.models.conditional import conditional
 from ppvae.models.hierarchical import hierarchical
@@ -42,6 +44,9 @@ __all__ = [
     "sparse",
     "vae",
 ]
+
+Made = TypeVar("Made", default=VAE)
+"""What a maker of stories gives, and so what `assemble` does: a `VAE` where it is told no maker."""
 
 
 def pca(prior: Maker, likelihood: Maker, encoder: Maker, sizes: Sizes) -> VAE:
@@ -111,14 +116,14 @@ def assemble(
     *,
     shape: Sequence[int],
     latent: int,
-    story: Callable[..., Any] = vae,
+    story: Callable[..., Made] = vae,  # type: ignore[assignment]  # the default of `Made` is what it makes
     network: Architecture = networks.MLP(),
     input_scale: float = 1.0,
     x: Tensor | None = None,
     maximum: int | None = None,
     classes: int | None = None,
     output_bias: bool = False,
-) -> Any:
+) -> Made:
     """A story whose networks are sized from the data and the latent size alone.
 
     Args:
@@ -127,7 +132,7 @@ def assemble(
         encoder: called with a network from the features to its `outputs` times `latent`, and so on.
         shape: how to look at a datum: `(features,)`, `(channels, height, width)` or `(steps, features)`.
         latent: size of its code.
-        story: one of this module's functions, or one like them.
+        story: one of this module's functions, or one like them: what it gives is given back.
         network: the family that every network comes from.
         input_scale: what the encoder's network multiplies x by (`Observation.input_scale`).
         x: data to start from, `(rows, features)`, for parts that can.
@@ -140,7 +145,7 @@ def assemble(
     >>> story.encoder.network[-1].out_features
     4
     """
-    makers = {"prior": prior, "likelihood": likelihood, "encoder": encoder, "story": story}
+    makers: dict[str, Any] = {"prior": prior, "likelihood": likelihood, "encoder": encoder, "story": story}
     for name, make in makers.items():
         if not callable(make):
             raise ValueError(
@@ -149,4 +154,4 @@ def assemble(
     if not hasattr(network, "encoder") or isinstance(network, type):
         raise ValueError(f"network should be a family such as networks.MLP([200]), got {network!r}")
     sizes = Sizes(shape, latent, network, input_scale, x, maximum, classes, output_bias)
-    return story(prior, likelihood, encoder, sizes)
+    return record.recorded(story(prior, likelihood, encoder, sizes), makers | {"network": network}, sizes)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ppvae.base import Batch, Objective, Story
+from ppvae.compilation.adam import Adam
 from ppvae.compilation.steps import Compile, Steps
 from ppvae.compilation.update import Update
 from ppvae.inference.objectives import elbo
@@ -21,8 +22,8 @@ from ppvae.inference.program.traces import networks_of, placed
 from ppvae.progress import console, track
 from ppvae.training.batches import Memory, Source, Stream
 from ppvae.training.history import Epoch, History, validate
+from ppvae.training.optimizers import MakeOptimizer
 from ppvae.training.state import (
-    MakeOptimizer,
     Training,
     cosine,
     finite,
@@ -62,6 +63,7 @@ def fit(
     epochs: int = 100,
     batch_size: int = 128,
     lr: float = 1e-3,
+    optimizer: MakeOptimizer = Adam,
     seed: int = 0,
     warm_up: int = 0,
     clip: float | None = None,
@@ -71,7 +73,7 @@ def fit(
     transform: Transform | None = None,
     progress: bool = True,
 ) -> History:
-    """Fit every trainable parameter of a story by Adam on an objective, and leave it in evaluation mode.
+    """Fit every trainable parameter of a story on an objective, by Adam or another optimiser: it ends in eval mode.
 
     Args:
         story: any object with `model` and `guide` that is, or holds, an `nn.Module`; its parameters decide the device.
@@ -80,7 +82,10 @@ def fit(
         objective: `(story, batch)` to a scalar loss, nats per datum; give it arguments with `functools.partial`.
         epochs: passes over the data.
         batch_size: rows per step; the last batch of a pass may be smaller.
-        lr: Adam's step size.
+        lr: the optimiser's step size.
+        optimizer: `(parameters, lr)` to an optimiser: a class of `torch.optim`, such as `torch.optim.AdamW`; give it
+            arguments with `functools.partial(torch.optim.SGD, momentum=0.9)`. Its step is torch's own; that of Adam,
+            where none is given, is the same in less time, and a part of the compiled step.
         seed: of everything random in the fit; torch's global generators are left as they were.
         warm_up: epochs over which the objective's beta rises from 0, a little every step; 0 for none.
         clip: largest norm that the gradient may have, that of all parameters together; any, where it is not given.
@@ -97,11 +102,11 @@ def fit(
         History: per epoch the training and the validation loss, nats per datum, and the seconds.
 
     Raises:
-        ValueError: data outside the likelihood's support, not finite or of the wrong shape; options out of range; a
-            warm-up longer than the fit, or of an objective without beta.
+        ValueError: data outside the likelihood's support, not finite or of the wrong shape; options out of range; an
+            optimiser that cannot be made; a warm-up longer than the fit, or of an objective without beta.
         NotFinite: a loss that is not finite; the story keeps the last good parameters.
     """
-    training = begin(story, lr, seed)
+    training = begin(story, lr, seed, optimizer)
     history = History()
     given = (objective, epochs, batch_size, valid, transform, warm_up, clip, schedule, compile, progress)
     records = run(training, data, *given)
@@ -115,15 +120,14 @@ def learns(story: Story) -> bool:
     return any(parameter.requires_grad for parameter in networks_of(story).parameters())
 
 
-def begin(story: Any, lr: float = 1e-3, seed: int = 0, optimizer: MakeOptimizer | None = None) -> Training:
+def begin(story: Any, lr: float = 1e-3, seed: int = 0, optimizer: MakeOptimizer = Adam) -> Training:
     """The state of a fit before its first step.
 
     Args:
         story: any object with `model` and `guide` that is, or holds, an `nn.Module`.
-        lr: Adam's step size.
+        lr: the optimiser's step size.
         seed: of everything random in the fit.
-        optimizer: another optimiser than Adam, or several groups of parameters: a function of the parameters that
-            learn, such as `lambda parameters: torch.optim.SGD(parameters, lr=0.1)`.
+        optimizer: `(parameters, lr)` to an optimiser of the parameters that learn, in several groups if it likes.
     """
     if isinstance(story, type) or not isinstance(story, Story):
         kind = story.__name__ if isinstance(story, type) else type(story).__name__

@@ -2,20 +2,18 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from ppvae.base import Story
 from ppvae.compilation.adam import Adam
 from ppvae.compilation.steps import Way
 from ppvae.inference.program.traces import networks_of
-
-MakeOptimizer = Callable[[list[nn.Parameter]], Optimizer]
+from ppvae.training.optimizers import MakeOptimizer, optimizer_of
 
 
 class Training:
@@ -25,18 +23,18 @@ class Training:
 
     Args:
         story: any object with `model` and `guide` that is, or holds, an `nn.Module`.
-        lr: Adam's step size.
+        lr: the optimiser's step size.
         seed: of the generators.
-        optimizer: makes another optimiser of the parameters that learn, in groups if it likes; one fused Adam, without.
+        optimizer: makes the optimiser of the parameters that learn, in groups if it likes.
     """
 
-    def __init__(self, story: Story, lr: float = 1e-3, seed: int = 0, optimizer: MakeOptimizer | None = None):
+    def __init__(self, story: Story, lr: float = 1e-3, seed: int = 0, optimizer: MakeOptimizer = Adam):
         self.story: Any = story
         self.networks = networks_of(story)
         self.parameters = [parameter for parameter in self.networks.parameters() if parameter.requires_grad]
         if not self.parameters:
             raise ValueError("fit should have something to learn; no parameter of this story requires a gradient")
-        self.optimizer = Adam(self.parameters, lr=lr) if optimizer is None else optimizer(self.parameters)
+        self.optimizer = optimizer_of(optimizer, self.parameters, lr)
         self.epoch = 0
         self.way: Way | None = None  # of the steps, once `compile="auto"` has settled it
         self.order = torch.Generator().manual_seed(seed)  # of the batches

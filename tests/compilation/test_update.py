@@ -142,7 +142,7 @@ def test_another_optimiser_is_called(compiled):
     torch.testing.assert_close(net.last.weight, before.last.weight - 0.1 * before.last.weight.grad)
 
 
-@pytest.mark.parametrize("setting", [{"betas": (0.5, 0.7)}, {"eps": 0.1}, {"weight_decay": 0.1}, {"maximize": True}])
+@pytest.mark.parametrize("setting", [{"betas": [0.5, 0.7]}, {"eps": 0.1}, {"weight_decay": 0.1}, {"maximize": True}])
 def test_a_constant_of_the_graph_that_changes_asks_for_another(setting):
     _, optimizer, update = made(torch.float32)
     before = update.settings()
@@ -150,6 +150,7 @@ def test_a_constant_of_the_graph_that_changes_asks_for_another(setting):
     assert update.settings() == before
     optimizer.param_groups[0].update(setting)
     assert update.settings() != before
+    hash(update.settings())
 
 
 def test_operators_are_of_what_is_reached_and_clip_as_asked():

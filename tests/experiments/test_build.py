@@ -11,10 +11,11 @@ import yaml
 from ppvae import data, networks
 from ppvae.data.observation import Observation
 from ppvae.evaluation.scoring import settle
-from ppvae.experiments import build
+from ppvae.experiments import build, experiment
 from ppvae.experiments import options as ask
 from ppvae.inference import elbo, iwae
 from ppvae.models import encoders, likelihoods, priors, stories
+from ppvae.training.optimizers import Adam
 from ppvae.training.pretraining import stages
 
 MY_PARTS = """
@@ -72,6 +73,9 @@ def scaled(story, data, factor: float, link=abs, shift: float = 0.0):
     return data.new_tensor(factor + shift)
 
 number = 3
+
+def descent(parameters, lr, damped: bool = False):
+    return torch.optim.SGD(parameters, lr, momentum=0.9, dampening=0.5 * damped)
 """
 
 
@@ -342,6 +346,51 @@ def test_an_objective_is_found_with_all_of_its_arguments(my_parts):
 )
 def test_a_wrong_objective_is_refused(my_parts, name, arguments, said):
     assert said in refusal(build.find_objective, name, arguments)
+
+
+# --- optimisers
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "arguments"),
+    [
+        ([], Adam, {}),
+        (["--optimizer=Adam", "--optimizer.betas", "[0.5, 0.9]"], Adam, {"betas": (0.5, 0.9)}),
+        (["--optimizer", "SGD", "--optimizer.momentum", "0.9"], torch.optim.SGD, {"momentum": 0.9}),
+        (["--optimizer", "torch.optim.AdamW"], torch.optim.AdamW, {}),
+        (["--optimizer", "my_parts.descent", "--optimizer.damped=true"], torch.optim.SGD, {"dampening": 0.5}),
+    ],
+)
+def test_an_optimiser_is_named_with_its_arguments(my_parts, observation, words, kind, arguments):
+    options = build.complete(ask.fit_parser(), parsed(*words), observation)
+    make = build.find_optimizer(options.optimizer, options.optimizer_args)
+    optimizer = make([torch.nn.Parameter(torch.ones(1))], 0.3)
+    assert isinstance(optimizer, kind)
+    assert arguments.items() <= optimizer.defaults.items()
+    assert optimizer.defaults["lr"] == 0.3
+
+
+def test_an_optimiser_is_written_by_the_name_that_a_file_may_use(observation):
+    options = build.complete(ask.fit_parser(), parsed("--optimizer", "torch.optim.AdamW"), observation)
+    assert options.optimizer == "AdamW"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--optimizer", "sgd"], "unknown optimizer 'sgd': it should be one of SGD, "),
+        (["--optimizer", "LBFGS"], "unknown optimizer 'LBFGS'"),
+        (["--optimizer", "my_parts.gone"], "optimizer 'my_parts.gone' should be importable"),
+        (["--optimizer", "my_parts.number"], "should be a function of parameters and a step size, got 3"),
+        (["--optimizer", "SGD", "--optimizer.momentun", "0.9"], "optimizer SGD takes momentum, dampening, "),
+        (["--optimizer", "torch.optim.LBFGS"], "LBFGS wants a loss that it can call"),
+        (["--optimizer", "SGD", "--optimizer.momentum", "-1"], "optimizer SGD could not be made: Invalid momentum"),
+        (["--optimizer", "SGD", "--optimizer.momentum", "much"], "optimizer SGD could not be made: TypeError"),
+    ],
+)
+def test_a_wrong_optimiser_is_refused(my_parts, words, said):
+    options = parsed("--network.hidden", "[4]", "--epochs", "1", *words)
+    assert said in refusal(lambda: list(experiment.epochs(experiment.prepare(options, data.load("digits")))))
 
 
 # --- completion

@@ -10,6 +10,7 @@ from typing import Literal, get_args, get_origin
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import ppvae
@@ -18,6 +19,7 @@ from ppvae.commands.evaluate import METHODS
 from ppvae.experiments import parts, runs, trust
 from ppvae.experiments.options import SKIPPED
 from ppvae.inference import objectives
+from ppvae.models import fit_ppca
 from ppvae.models.sizes import LINKED
 
 SHELL = {"class_path": "os.system", "init_args": {"command": "touch sprung"}}
@@ -39,6 +41,9 @@ class Prior(nn.Module):
 def objective(story, x):
     from ppvae.inference import elbo
     return elbo(story, x)
+
+def optimizer(parameters, lr, momentum: float = 0.5):
+    return torch.optim.SGD(parameters, lr, momentum)
 """
 
 
@@ -105,6 +110,9 @@ FITTING = NAMING | {
     "an objective": {"objective": "trap.objective"},
     "the shell as an objective": {"objective": "os.system"},
     "the shell in an argument of an objective": {"objective_args": {"beta": SHELL}},
+    "an optimiser": {"optimizer": "trap.optimizer"},
+    "one of torch's by its import path": {"optimizer": "torch.optim.LBFGS"},
+    "the shell in an argument of an optimiser": {"optimizer_args": {"foreach": SHELL}},
 }
 
 
@@ -120,11 +128,20 @@ def test_a_run_folder_runs_nothing(capsys, options):
     assert not sprung()
 
 
-def test_the_objective_of_a_run_is_not_asked_for(capsys):
-    a_run("--objective", "trap.objective")
+def test_the_objective_and_the_optimiser_of_a_run_are_not_asked_for(capsys):
+    a_run("--objective", "trap.objective", "--optimizer", "trap.optimizer", "--optimizer.momentum", "0.1")
     assert ppvae.load("RUN").prior().event_shape == (2,)
     edited(objective="os.system", objective_args={"beta": SHELL})
     assert "objective_args" in said(capsys, "evaluate", "RUN")
+    assert not sprung()
+
+
+@pytest.mark.parametrize("options", NAMING.values(), ids=NAMING)
+def test_a_saved_story_runs_nothing(options):
+    ppvae.save(fit_ppca(torch.randn(9, 3), 2), "RUN")
+    edited(**options)
+    with pytest.raises(ValueError, match=r"RUN/config\.yaml"):
+        ppvae.load("RUN")
     assert not sprung()
 
 

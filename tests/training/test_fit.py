@@ -523,7 +523,7 @@ def test_a_clipped_gradient_has_no_more_than_that_norm():
     for clip in (None, 1e-3):
         story = binary_story()
         before = torch.cat([p.detach().flatten() for p in story.parameters()])
-        training = begin(story, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1.0))
+        training = begin(story, lr=1.0, optimizer=torch.optim.SGD)
         list(run(training, binary_data(16), elbo, epochs=1, batch_size=16, clip=clip))
         moved.append((torch.cat([p.detach().flatten() for p in story.parameters()]) - before).norm().item())
     assert moved[0] > 1e-2
@@ -533,12 +533,12 @@ def test_a_clipped_gradient_has_no_more_than_that_norm():
 def test_the_cosine_schedule_ends_near_zero_for_every_group_and_a_constant_one_touches_nothing():
     story = binary_story()
 
-    def groups(parameters):
+    def groups(parameters, lr):
         one, two = list(story.encoder.parameters()), list(story.likelihood.parameters())
         assert len(one) + len(two) == len(parameters)
-        return torch.optim.Adam([{"params": one}, {"params": two, "lr": 1e-4}], lr=1e-2)
+        return torch.optim.Adam([{"params": one}, {"params": two, "lr": 1e-4}], lr)
 
-    training = begin(story, optimizer=groups)
+    training = begin(story, lr=1e-2, optimizer=groups)
     rates = []
     for _ in run(training, binary_data(), elbo, epochs=4, batch_size=16, schedule="cosine"):
         rates.append([group["lr"] for group in training.optimizer.param_groups])
