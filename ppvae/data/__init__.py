@@ -1,5 +1,5 @@
 """What was observed, and from where."""
 
-from ppvae.data.datasets import Dataset, load
+from ppvae.data.datasets import Dataset, load_dataset
 
-__all__ = ["Dataset", "load"]
+__all__ = ["Dataset", "load_dataset"]

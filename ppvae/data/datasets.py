@@ -62,7 +62,7 @@ class Dataset:
         }
 
 
-def load(
+def load_dataset(
     name: str,
     root: str | Path = "data",
     binarisation: Binarisation = "none",
@@ -96,7 +96,7 @@ def load(
         ValueError: an unknown name or option; values that are not numbers, or not finite; too few rows.
         FileNotFoundError: a file that is not there and cannot be downloaded.
 
-    >>> digits = load("digits", binarisation="threshold")
+    >>> digits = load_dataset("digits", binarisation="threshold")
     >>> digits.train.shape, digits.observation.support
     (torch.Size([1258, 64]), '{0, 1}')
     """

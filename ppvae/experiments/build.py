@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from ppvae.data.observation import Observation
 from ppvae.experiments.options import Arguments, Plain, plain
-from ppvae.experiments.parts import PARTS, imported, listed, names, nearest, one_line, parameters, qualified
+from ppvae.experiments.parts import imported, listed, names, nearest, one_line, parameters, qualified
 from ppvae.inference import objectives
 from ppvae.models import Sizes, assemble
 from ppvae.training import optimizers
@@ -139,13 +139,18 @@ def build_story(parser: ArgumentParser, options: Namespace, seen: Observation | 
     elif options.likelihood is None:
         raise ValueError("likelihood should be named: there are no data whose kind would say it")
     made = parser.instantiate(options)
-    makers = {option: maker(option, made[option]) for option in (*PARTS, "story")}
+    prior = maker("prior", made.prior)
+    likelihood = maker("likelihood", made.likelihood)
+    encoder = maker("encoder", made.encoder)
     called = (
         "it is called with the makers of its parts, (prior, likelihood, encoder, sizes), as in ppvae.models.stories"
     )
     try:
         story = assemble(
-            **makers,
+            prior,
+            likelihood,
+            encoder,
+            story=maker("story", made.story),
             shape=seen.shape,
             latent=options.latent,
             network=made.network,
@@ -159,7 +164,8 @@ def build_story(parser: ArgumentParser, options: Namespace, seen: Observation | 
         raise
     except Exception as error:  # a function of the user's may fail in any way
         raise ValueError(f"the story {options.story.class_path} failed: {one_line(error)}; {called}") from error
-    unmade = [option for option in PARTS if vars(story).get(option) is makers[option]]
+    makers = {"prior": prior, "likelihood": likelihood, "encoder": encoder}
+    unmade = [option for option, make in makers.items() if vars(story).get(option) is make]
     if unmade:
         raise ValueError(
             f"the story {options.story.class_path} holds the maker of its {unmade[0]}, not one made; {called}"

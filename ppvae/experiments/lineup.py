@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from ppvae.data import Dataset, load
+from ppvae.data import Dataset, load_dataset
 from ppvae.data.files import read_yaml
 from ppvae.data.observation import Observation
 from ppvae.evaluation.comparison import Result
@@ -173,7 +173,7 @@ def enter(contender: Contender, data: Dataset, seed: int, particles: int, progre
 
 def view_of(options: Namespace, test_rows: int | None) -> Dataset:
     """The data as a contender sees them, measured on the first `test_rows` test data."""
-    data = load(options.data, **{name: options[name] for name in VIEW}, seed=0)
+    data = load_dataset(options.data, **{name: options[name] for name in VIEW}, seed=0)
     labels = None if data.test_labels is None else data.test_labels[:test_rows]
     return replace(data, test=data.test[:test_rows], test_labels=labels)
 

@@ -86,7 +86,7 @@ def fit_parser(description: str = "") -> ArgumentParser:
     named = ", ".join(configurations())
     parser.add_argument("--config", action="config", help=f"a YAML file with any of these options, or {named}")
     parser.add_argument("--data", type=str, default="digits", help="a known name, or a .npy, .npz, .csv or folder")
-    parser.add_function_arguments(data.load, skip={"name", "seed"})
+    parser.add_function_arguments(data.load_dataset, skip={"name", "seed"})
     parser.add_argument("--latent", type=int, default=8, help="number of latent dimensions")
     parser.add_argument("--output_bias", type=bool, default=False, help="start the decoder at the mean of the data")
     for option, (meaning, default) in MEANING.items():

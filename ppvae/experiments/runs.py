@@ -13,8 +13,7 @@ from typing import Any
 from jsonargparse import Namespace
 from safetensors.torch import save_model
 
-from ppvae.data import Dataset
-from ppvae.data import load as load_data
+from ppvae.data import Dataset, load_dataset
 from ppvae.data.files import finite, read_json, write_csv, write_json
 from ppvae.data.observation import Contract, Observation
 from ppvae.experiments.options import fit_parser, parse_run
@@ -106,7 +105,7 @@ def _observation(path: Path) -> Observation:
 def load_data_of(options: Namespace) -> Dataset:
     """The data that options name."""
     names = ("root", "binarisation", "scaling", "label", "missing", "labelled")
-    return load_data(options.data, **{name: options.get(name) for name in names}, seed=0)
+    return load_dataset(options.data, **{name: options.get(name) for name in names}, seed=0)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def save(story: nn.Module, path: str | Path, data: Dataset | None = None) -> Non
     Args:
         story: a module with `model` and `guide`, on any device.
         path: the folder.
-        data: what the story is of, by `ppvae.data.load`, so that `ppvae evaluate PATH` and its like find them.
+        data: what the story is of, by `ppvae.data.load_dataset`, so that `ppvae evaluate PATH` and its like find them.
 
     Raises:
         FileExistsError: the folder is there and not empty.

@@ -228,7 +228,7 @@ def test_the_command_line_fits_what_python_fits(ppvae_says):
     ]
     options = ["--batch_size", "500", "--lr", "0.01", "--seed", "3"]
     ppvae_says("fit", "--data", "digits", *SMALL, *words, *options, "--out", "RUN")
-    digits = data.load("digits")
+    digits = data.load_dataset("digits")
     torch.manual_seed(3)
     story = assemble(
         partial(priors.GaussianMixture, components=7),
@@ -254,7 +254,7 @@ def test_the_command_line_fits_what_python_fits(ppvae_says):
 
 def test_dynamic_binarisation_is_drawn_in_training_as_in_python(ppvae_says):
     ppvae_says("fit", "--data", "digits", "--binarisation", "dynamic", *SMALL, "--out", "RUN")
-    digits = data.load("digits", binarisation="dynamic")
+    digits = data.load_dataset("digits", binarisation="dynamic")
     torch.manual_seed(0)
     story = assemble(
         priors.StandardNormal,
@@ -342,7 +342,7 @@ def test_an_autoencoder_is_a_flat_prior_and_a_point_mass(ppvae_says):
     losses = [line["loss"] for line in metrics("RUN")]
     assert losses[-1] < losses[0]
     story = ppvae.load("RUN")
-    x = data.load("digits", scaling="unit").test
+    x = data.load_dataset("digits", scaling="unit").test
     assert torch.equal(log_weights(story, x)[0], story.likelihood(story.encoder(x).mean).log_prob(x))
     out = ppvae_says("evaluate", "RUN", "--particles", "30")
     assert "by importance sampling from a Normal refined for every datum" in out
@@ -953,7 +953,7 @@ def test_pretraining_moves_where_a_fit_starts_and_is_refused_where_it_makes_no_s
 def test_a_density_of_codes_does_not_depend_on_the_seed_of_the_draws(ppvae_says):
     words = ["--data", "digits", "--binarisation", "dynamic", "--story", "autoencoder", "--prior", "Flat", *SMALL]
     ppvae_says("fit", *words, "--out", "RUN")
-    story, dataset = ppvae.load("RUN"), data.load("digits", binarisation="dynamic")
+    story, dataset = ppvae.load("RUN"), data.load_dataset("digits", binarisation="dynamic")
     give_density(story, (dataset.drawn().train,))
     expected = score(story, (dataset.drawn(3).test,), particles=30, seed=3).summary()["log_p"]
     assert f"log p(x) = {expected:.3f}" in ppvae_says("evaluate", "RUN", "--particles", "30", "--seed", "3")
@@ -971,7 +971,7 @@ def test_contenders_of_a_configuration_and_of_the_command_line_stand_together(tm
         "[y]": "",
         "--lr=1": "--lr=1",
     }
-    made = {c.name: c.options for c in compare.entries(options, data.load("digits").observation)}
+    made = {c.name: c.options for c in compare.entries(options, data.load_dataset("digits").observation)}
     assert [made[name].latent for name in made] == [3, 8, 5, 8, 8]
     assert [made[name].lr for name in made] == [0.5, 0.5, 0.5, 0.5, 1]
     assert made["two"].prior.class_path == "ppvae.models.priors.Laplace"
@@ -995,6 +995,6 @@ def test_a_contender_that_breaks_in_any_way_is_left_out(capsys, tiny_lineup, mon
 
 def test_the_notes_say_what_real_data_have(tiny_lineup, capsys):
     said = " ".join(compared(capsys, *tiny_lineup, "--out", "DIR").out.split())
-    images = data.load("images.npz")
+    images = data.load_dataset("images.npz")
     two = completeness(images.test, images.train[: len(images.test)])
     assert f"precision and recall of as many training data, as they are: {two.precision:.0%}, {two.recall:.0%}" in said

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.preprocessing import StandardScaler
 from torch.distributions import AffineTransform, Independent, Normal, TransformedDistribution
 
-from ppvae.data import datasets, load
+from ppvae.data import datasets, load_dataset
 from ppvae.data.observation import Observation
 
 DRAWN = ["static", "dynamic"]
@@ -20,7 +20,7 @@ DRAWN = ["static", "dynamic"]
 def refusal(error, *arguments, **options):
     """The message of the error that `load` raises: always one line."""
     with pytest.raises(error) as caught:
-        load(*arguments, **options)
+        load_dataset(*arguments, **options)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -55,7 +55,7 @@ def saved(path, x, y=None):
 
 @pytest.fixture(scope="module")
 def digits():
-    return load("digits")
+    return load_dataset("digits")
 
 
 # --- splits
@@ -77,10 +77,10 @@ def test_digits_observation(digits):
 
 def test_the_seed_chooses_the_split(digits):
     for one, other in zip(
-        splits(digits) + labels(digits), splits(load("digits")) + labels(load("digits")), strict=True
+        splits(digits) + labels(digits), splits(load_dataset("digits")) + labels(load_dataset("digits")), strict=True
     ):
         assert torch.equal(one, other)
-    other = load("digits", seed=1)
+    other = load_dataset("digits", seed=1)
     assert not any(torch.equal(*pair) for pair in zip(splits(digits), splits(other), strict=True))
     assert multiset(torch.cat(splits(other)), torch.cat(labels(other))) == multiset(
         torch.cat(splits(digits)), torch.cat(labels(digits))
@@ -89,7 +89,7 @@ def test_the_seed_chooses_the_split(digits):
 
 @pytest.mark.parametrize(("rows", "sizes"), [(3, [1, 1, 1]), (10, [7, 1, 2]), (101, [71, 10, 20])])
 def test_sizes_of_splits(rows, sizes, tmp_path):
-    data = load(saved(tmp_path, np.arange(rows)[:, None]))
+    data = load_dataset(saved(tmp_path, np.arange(rows)[:, None]))
     assert [len(part) for part in splits(data)] == sizes
     assert sorted(torch.cat(splits(data)).flatten().tolist()) == list(range(rows))
 
@@ -119,7 +119,7 @@ def test_too_few_rows(rows, tmp_path):
     ids=["bytes", "bits", "truths", "0 and 1", "counts", "signed", "floats", "constant"],
 )
 def test_kinds_of_npy(x, kind, maximum, contrast, tmp_path):
-    data = load(saved(tmp_path, x))
+    data = load_dataset(saved(tmp_path, x))
     expected = Observation("a.npy", kind, x.shape[1:], maximum=maximum, contrast=contrast)
     assert described(data) == expected
     assert data.observation.features == x[0].size
@@ -131,7 +131,7 @@ def test_kinds_of_npy(x, kind, maximum, contrast, tmp_path):
 def test_labels_of_npz_follow_their_rows(tmp_path):
     x = np.random.default_rng(0).normal(size=(20, 2, 3)).astype(np.float32)
     y = np.arange(20, dtype=">i2")
-    data = load(saved(tmp_path, x, y))
+    data = load_dataset(saved(tmp_path, x, y))
     for rows, classes in zip(splits(data), labels(data), strict=True):
         np.testing.assert_array_equal(rows, x[classes].reshape(-1, 6))
     assert sorted(torch.cat(labels(data)).tolist()) == list(range(20))
@@ -148,7 +148,7 @@ def test_csv(cells, kind, tmp_path):
         table = [[cell, cell, name] for cell, _, name in table]
     path = tmp_path / "a.csv"
     path.write_text("\n".join(",".join(row) for row in [["a", "b", "what"], *table]))
-    data = load(str(path), label="what")
+    data = load_dataset(str(path), label="what")
     assert described(data) == Observation(
         "a.csv", kind, (2,), contrast=data.observation.contrast, classes=data.observation.classes
     )
@@ -164,7 +164,7 @@ def test_folder_of_images(tmp_path):
         folder = tmp_path / "photos" / f"class-{i % 3}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{i}.png")
-    data = load(str(tmp_path / "photos"))
+    data = load_dataset(str(tmp_path / "photos"))
     assert described(data) == Observation("photos", "levels", (3, 3, 4), maximum=255, contrast=255.0, classes=3)
     together = multiset(torch.cat(splits(data)), torch.cat(labels(data)))
     assert together == multiset(images.transpose(0, 3, 1, 2).reshape(12, -1), np.arange(12) % 3)
@@ -174,7 +174,7 @@ def test_the_folder_itself_has_a_name(tmp_path, monkeypatch):
     for i in range(3):
         Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / f"{i}.png")
     monkeypatch.chdir(tmp_path)
-    assert load(".").observation.name == tmp_path.name
+    assert load_dataset(".").observation.name == tmp_path.name
 
 
 @pytest.mark.parametrize("name", ["no.npy", "no.npz", "no.csv"])
@@ -200,7 +200,7 @@ def table_with_holes(tmp_path, cells=("1,2", "3,", "5,6", "0,8")):
 
 
 def test_missing_values_may_be_masked(tmp_path):
-    table = load(table_with_holes(tmp_path), missing="mask")
+    table = load_dataset(table_with_holes(tmp_path), missing="mask")
     assert table.observation.missing
     assert table.observation.kind == "counts"  # what is observed are whole numbers
     assert "values missing" in str(table.observation)
@@ -208,12 +208,12 @@ def test_missing_values_may_be_masked(tmp_path):
     assert torch.equal(tensors["mask"], ~table.train.isnan())
     assert 0 < (~tensors["mask"]).sum() < len(table.train)
     assert torch.equal(tensors["library"].squeeze(-1), table.train.nan_to_num().sum(-1))
-    assert not load("digits", missing="mask").observation.missing
+    assert not load_dataset("digits", missing="mask").observation.missing
 
 
 def test_missing_values_are_left_out_of_the_standardisation(tmp_path):
-    plain = load(table_with_holes(tmp_path), missing="mask").train
-    scaled = load(table_with_holes(tmp_path), missing="mask", scaling="standardise").train
+    plain = load_dataset(table_with_holes(tmp_path), missing="mask").train
+    scaled = load_dataset(table_with_holes(tmp_path), missing="mask", scaling="standardise").train
     for before, after in zip(plain.T, scaled.T, strict=True):
         seen = before[~before.isnan()]
         expected = (seen - seen.mean()) / seen.std(correction=0)
@@ -221,8 +221,8 @@ def test_missing_values_are_left_out_of_the_standardisation(tmp_path):
 
 
 def test_a_story_is_told_as_many_labels_as_asked_for():
-    few = load("digits", labelled=100)
-    every = load("digits")
+    few = load_dataset("digits", labelled=100)
+    every = load_dataset("digits")
     assert (few.tensors("train")["labels"] >= 0).tolist() == [True] * 100 + [False] * (len(few.train) - 100)
     assert torch.equal(few.tensors("train", 50)["labels"], every.train_labels[:50])
     assert (few.tensors("test")["labels"] == -1).all()
@@ -233,9 +233,9 @@ def test_a_story_is_told_as_many_labels_as_asked_for():
 def test_a_column_without_an_observed_value_is_refused(tmp_path):
     path = table_with_holes(tmp_path, cells=("1,", "2,"))
     with pytest.raises(ValueError, match="every column should have an observed value"):
-        load(path, missing="mask")
+        load_dataset(path, missing="mask")
     with pytest.raises(ValueError, match="missing=mask"):
-        load(path)
+        load_dataset(path)
 
 
 def test_missing_cells_of_a_csv_are_named(tmp_path):
@@ -299,7 +299,7 @@ def mean_is_right(draws, probability):
 
 
 def test_threshold_is_above_half(digits):
-    data = load("digits", binarisation="threshold")
+    data = load_dataset("digits", binarisation="threshold")
     for binary, raw in zip(splits(data), splits(digits), strict=True):
         assert torch.equal(binary, (raw > 8).float())
     expected = Observation("digits", "binary", (1, 8, 8), maximum=1, binarisation="threshold", classes=10)
@@ -308,7 +308,7 @@ def test_threshold_is_above_half(digits):
 
 
 def test_static_pixels_are_drawn_once(digits):
-    data, again, other = (load("digits", binarisation="static", seed=seed) for seed in (0, 0, 1))
+    data, again, other = (load_dataset("digits", binarisation="static", seed=seed) for seed in (0, 0, 1))
     for binary, repeated, raw in zip(splits(data), splits(again), splits(digits), strict=True):
         assert torch.equal(binary, repeated)
         assert mean_is_right(binary, raw / 16)
@@ -318,14 +318,14 @@ def test_static_pixels_are_drawn_once(digits):
 
 
 def test_static_pixels_follow_their_own_intensity(digits):
-    drawn = load("digits", binarisation="static").train
+    drawn = load_dataset("digits", binarisation="static").train
     for level in range(17):
         chosen = digits.train == level
         assert mean_is_right(drawn[chosen], digits.train[chosen] / 16)
 
 
 def test_dynamic_pixels_are_drawn_at_every_pass(digits):
-    data = load("digits", binarisation="dynamic")
+    data = load_dataset("digits", binarisation="dynamic")
     assert torch.equal(data.train, digits.train / 16)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -337,7 +337,7 @@ def test_dynamic_pixels_are_drawn_at_every_pass(digits):
 
 
 def test_training_data_are_drawn_once_by_a_seed():
-    data = load("digits", binarisation="dynamic")
+    data = load_dataset("digits", binarisation="dynamic")
     first, again, other = (data.drawn(seed) for seed in (0, 0, 1))
     assert first.resample is None
     assert first.drawn(1) is first
@@ -347,7 +347,7 @@ def test_training_data_are_drawn_once_by_a_seed():
 
 
 def test_dynamic_valid_and_test_are_fixed(digits):
-    data, again, other = (load("digits", binarisation="dynamic", seed=seed) for seed in (0, 0, 1))
+    data, again, other = (load_dataset("digits", binarisation="dynamic", seed=seed) for seed in (0, 0, 1))
     for part in ("valid", "test"):
         assert mean_is_right(getattr(data, part), getattr(digits, part) / 16)
         assert torch.equal(getattr(data, part), getattr(again, part))
@@ -357,7 +357,9 @@ def test_dynamic_valid_and_test_are_fixed(digits):
 @pytest.mark.parametrize("binarisation", ["threshold", *DRAWN])
 def test_binary_images_stay_as_they_are(binarisation, tmp_path):
     name = saved(tmp_path, np.random.default_rng(0).integers(0, 2, (20, 6), dtype=np.uint8))
-    for one, other in zip(splits(load(name)), splits(load(name, binarisation=binarisation)), strict=True):
+    for one, other in zip(
+        splits(load_dataset(name)), splits(load_dataset(name, binarisation=binarisation)), strict=True
+    ):
         assert torch.equal(one, other)
 
 
@@ -372,7 +374,7 @@ def raw_log_density(x, loc, scale):
 
 
 def test_unit_divides_by_the_largest_level(digits):
-    data = load("digits", scaling="unit")
+    data = load_dataset("digits", scaling="unit")
     for scaled, raw in zip(splits(data), splits(digits), strict=True):
         assert torch.equal(scaled, raw / 16)
     log_p, log_p_raw = raw_log_density(data.test.double(), 0.0, 16.0)
@@ -384,7 +386,7 @@ def test_unit_divides_by_the_largest_level(digits):
 def test_standardise_agrees_with_sklearn(tmp_path):
     x = np.random.default_rng(0).normal(size=(200, 5)) * [1, 10, 0.01, 3, 1] + [0, 5, 1, -7, 100]
     name = saved(tmp_path, x)
-    raw, data = load(name), load(name, scaling="standardise")
+    raw, data = load_dataset(name), load_dataset(name, scaling="standardise")
     scaler = StandardScaler().fit(raw.train.double().numpy())
     for scaled, part in zip(splits(data), splits(raw), strict=True):
         expected = scaler.transform(part.double().numpy())
@@ -402,15 +404,15 @@ def test_a_constant_feature_only_moves_to_zero(rows, constant, tmp_path):
     """In single precision its mean is not quite the constant, nor its scale 0, for many constants and sizes."""
     varying = np.arange(rows, dtype=float)
     name = saved(tmp_path, np.stack([np.full(rows, constant), varying], axis=1))
-    data = load(name, scaling="standardise")
+    data = load_dataset(name, scaling="standardise")
     assert all((part[:, 0] == 0).all() for part in splits(data))
-    alone = load(saved(tmp_path, varying[:, None]), scaling="standardise")
+    alone = load_dataset(saved(tmp_path, varying[:, None]), scaling="standardise")
     assert data.observation.log_jacobian == pytest.approx(alone.observation.log_jacobian, abs=1e-6)
     assert all(torch.equal(*pair) for pair in zip((p[:, 1:] for p in splits(data)), splits(alone), strict=True))
 
 
 def test_dequantised_levels_can_be_read_back(digits):
-    data = load("digits", scaling="dequantise")
+    data = load_dataset("digits", scaling="dequantise")
     assert torch.equal(data.train, digits.train / 17)  # on the scale of what is drawn from them
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -423,14 +425,14 @@ def test_dequantised_levels_can_be_read_back(digits):
 
 
 def test_dequantised_valid_and_test_are_fixed():
-    data, again, other = (load("digits", scaling="dequantise", seed=seed) for seed in (0, 0, 1))
+    data, again, other = (load_dataset("digits", scaling="dequantise", seed=seed) for seed in (0, 0, 1))
     for part in ("valid", "test"):
         assert torch.equal(getattr(data, part), getattr(again, part))
         assert not torch.equal(getattr(data, part), getattr(other, part))
 
 
 def test_dequantised_density_returns_to_the_raw_scale():
-    data = load("digits", scaling="dequantise")
+    data = load_dataset("digits", scaling="dequantise")
     log_p, log_p_raw = raw_log_density(data.test.double(), 0.0, 17.0)
     torch.testing.assert_close(log_p + data.observation.log_jacobian, log_p_raw)
     assert (data.observation.kind, data.observation.maximum, data.observation.contrast) == ("real", None, 1.0)
@@ -438,7 +440,7 @@ def test_dequantised_density_returns_to_the_raw_scale():
 
 def test_a_uniform_density_gives_the_mass_of_a_uniform_level():
     """Theis et al.: noise of width 1 turns a mass into a density of the same expected log-likelihood."""
-    observation = load("digits", scaling="dequantise").observation
+    observation = load_dataset("digits", scaling="dequantise").observation
     assert 0.0 + observation.log_jacobian == pytest.approx(64 * log(1 / 17))
 
 
@@ -458,7 +460,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: next(iter(options.values()), "none"))
 def test_only_scaled_data_have_a_density(options):
-    observation = load("digits", **options).observation
+    observation = load_dataset("digits", **options).observation
     measure = "density" if "scaling" in options else "mass"
     assert observation.measure == measure
     assert f" {measure} on " in str(observation)
@@ -466,7 +468,7 @@ def test_only_scaled_data_have_a_density(options):
 
 
 def test_the_text_says_what_was_done():
-    said = [str(load("digits", **options).observation).split(":")[0] for options in OPTIONS]
+    said = [str(load_dataset("digits", **options).observation).split(":")[0] for options in OPTIONS]
     assert said == [
         "digits, as they are",
         "digits, threshold binarisation",
@@ -481,7 +483,7 @@ def test_the_text_says_what_was_done():
 def test_other_values_have_another_fingerprint_and_other_views_the_same(tmp_path):
     def of(values, **view):
         np.save(tmp_path / "a.npy", values)
-        return load(str(tmp_path / "a.npy"), **view).observation.fingerprint
+        return load_dataset(str(tmp_path / "a.npy"), **view).observation.fingerprint
 
     values = np.arange(40, dtype=np.uint8).reshape(10, 4)
     assert of(values) == of(values, scaling="unit") == of(values, binarisation="static")
@@ -495,7 +497,7 @@ def test_a_label_without_columns_is_refused():
 
 @pytest.mark.parametrize(("view", "largest"), [({}, 1), ({"binarisation": "threshold"}, 1), ({"scaling": "unit"}, 1)])
 def test_a_network_sees_values_near_one(view, largest):
-    digits = load("digits", **view)
+    digits = load_dataset("digits", **view)
     assert (digits.train * digits.observation.input_scale).max() == largest
 
 

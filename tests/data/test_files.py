@@ -120,7 +120,7 @@ def test_pipes_among_images_are_passed_over(folder):
     os.mkfifo(folder / "images" / "a.png")
     for i in range(4):
         Image.fromarray(np.full((2, 2), i, np.uint8)).save(folder / "images" / f"b{i}.png")
-    assert data.load("images").observation.shape == (1, 2, 2)
+    assert data.load_dataset("images").observation.shape == (1, 2, 2)
 
 
 def zeros(path, rows, name="x.npy"):
@@ -138,7 +138,7 @@ def zeros(path, rows, name="x.npy"):
 def test_an_archive_out_of_proportion_is_refused_before_it_is_unpacked(folder):
     zeros("a.npz", 400 * 1024)
     assert os.path.getsize("a.npz") < 2**20
-    message = refused(data.load, "a.npz")
+    message = refused(data.load_dataset, "a.npz")
     assert "100 times its size" in message
     assert "0.4 GiB" in message
 
@@ -148,19 +148,19 @@ def test_only_the_arrays_asked_for_are_read(folder):
     zeros("a.npz", 400 * 1024, "other.npy")
     with zipfile.ZipFile("a.npz", "a") as archive:
         archive.writestr("pickled.npy", b"\x80\x04.")
-    assert data.load("a.npz").observation.classes == 2
+    assert data.load_dataset("a.npz").observation.classes == 2
 
 
 def test_zeros_that_fit_are_read(folder):
     zeros("a.npz", 2 * 1024)
-    assert data.load("a.npz").observation.shape == (1024,)
+    assert data.load_dataset("a.npz").observation.shape == (1024,)
 
 
 def test_a_header_that_promises_more_than_there_is(folder):
     np.save("a.npy", np.zeros((4, 4)))
     content = (folder / "a.npy").read_bytes().replace(b"(4, 4), }  ", b"(9999999999, 4), }")
     (folder / "a.npy").write_bytes(content)
-    assert "a.npy should be a whole numpy file" in refused(data.load, "a.npy")
+    assert "a.npy should be a whole numpy file" in refused(data.load_dataset, "a.npy")
 
 
 def a_picture(path, width, height):
@@ -178,13 +178,13 @@ def a_picture(path, width, height):
 def test_pictures_of_hundreds_of_megapixels_are_refused(folder, width, height):
     (folder / "images").mkdir()
     a_picture(folder / "images" / "a.png", width, height)
-    assert "a.png should be a whole image" in refused(data.load, "images")
+    assert "a.png should be a whole image" in refused(data.load_dataset, "images")
 
 
 def test_a_picture_that_needs_a_program_to_be_read_is_none(folder):
     (folder / "images").mkdir()
     (folder / "images" / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n")
-    assert "should be a whole image" in refused(data.load, "images")
+    assert "should be a whole image" in refused(data.load_dataset, "images")
 
 
 def test_a_file_stands_under_its_name_only_when_it_is_whole(folder):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from ppvae.data import load
+from ppvae.data import load_dataset
 from ppvae.data.observation import Contract, Observation, why_apart
 
 VIEWS = {
@@ -26,7 +26,7 @@ VIEWS = {
 @pytest.fixture(scope="module")
 def seen():
     """The observation of the digits by view."""
-    return {name: load("digits", **view).observation for name, view in VIEWS.items()}
+    return {name: load_dataset("digits", **view).observation for name, view in VIEWS.items()}
 
 
 # --- the record

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.io import savemat
 from sklearn.datasets import load_digits
 
-from ppvae.data import load
+from ppvae.data import load_dataset
 from ppvae.data.readers import (
     import_torchvision,
     read_csv,
@@ -163,7 +163,7 @@ def test_torchvision_pixels_and_labels(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", torchvision_names())
 def test_torchvision_splits(name, tmp_path, monkeypatch, capfd):
     written = write(name, tmp_path, monkeypatch)
-    data = load(name, root=tmp_path)
+    data = load_dataset(name, root=tmp_path)
     assert [len(part) for part in (data.train, data.valid, data.test)] == [18, 2, 6]
     assert torch.equal(data.test, torch.from_numpy(written.test).flatten(1).float())
     assert torch.equal(data.test_labels, torch.from_numpy(written.test_labels))
@@ -196,7 +196,7 @@ def test_a_red_image_fills_the_first_channel(name, tmp_path, monkeypatch):
         images[:, :, 0] = 255
         savemat(tmp_path / "test_32x32.mat", {"X": images, "y": written.test_labels[:, None] + 1})
     trust(name, tmp_path, monkeypatch)
-    assert torch.equal(load(name, root=tmp_path).test, torch.from_numpy(red_bytes).float())
+    assert torch.equal(load_dataset(name, root=tmp_path).test, torch.from_numpy(red_bytes).float())
 
 
 def test_compressed_originals_are_unpacked(tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ def test_one_story_on_two_scales_has_equal_figures_in_one_group():
     moved.gain = 16 * known.gain
     results = []
     for name, case, scaling in [("raw", known, "none"), ("moved", moved, "unit")]:
-        digits, story = data.load("digits", scaling=scaling), case.story()
+        digits, story = data.load_dataset("digits", scaling=scaling), case.story()
         x = digits.test[:4].double()
         by_guide, naive = (f(story, x, particles=30, progress=False) for f in (importance, prior_sampling))
         log_likelihood = story.likelihood(story.encoder(x).mean).log_prob(x).mean().item()

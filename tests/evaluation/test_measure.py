@@ -17,7 +17,7 @@ LATENT = 3
 
 
 def digits(rows=60):
-    found = data.load("digits", scaling="unit")
+    found = data.load_dataset("digits", scaling="unit")
     return data.Dataset(
         found.train[:200], found.valid, found.test[:rows], found.train_labels[:200], found.valid_labels,
         found.test_labels[:rows], found.observation,

@@ -93,7 +93,7 @@ def my_parts(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def observation():
-    return data.load("digits").observation
+    return data.load_dataset("digits").observation
 
 
 def parsed(*words):
@@ -390,7 +390,7 @@ def test_an_optimiser_is_written_by_the_name_that_a_file_may_use(observation):
 )
 def test_a_wrong_optimiser_is_refused(my_parts, words, said):
     options = parsed("--network.hidden", "[4]", "--epochs", "1", *words)
-    assert said in refusal(lambda: list(experiment.epochs(experiment.prepare(options, data.load("digits")))))
+    assert said in refusal(lambda: list(experiment.epochs(experiment.prepare(options, data.load_dataset("digits")))))
 
 
 # --- completion
@@ -406,7 +406,7 @@ def test_a_wrong_optimiser_is_refused(my_parts, words, said):
     ],
 )
 def test_the_data_decide_the_likelihood_where_none_is_named(view, likelihood, arguments):
-    options = build.complete(ask.fit_parser(), parsed(), data.load("digits", **view).observation)
+    options = build.complete(ask.fit_parser(), parsed(), data.load_dataset("digits", **view).observation)
     assert options.likelihood.class_path == f"ppvae.models.likelihoods.{likelihood}"
     given = options.likelihood.get("init_args")
     assert (given.as_dict() if given else {}) == arguments
@@ -414,7 +414,7 @@ def test_the_data_decide_the_likelihood_where_none_is_named(view, likelihood, ar
 
 def test_counts_without_a_bound_have_no_natural_likelihood(tmp_path):
     (tmp_path / "a.csv").write_text("\n".join(["1,30", "2,0", "3,7", "0,1", "5,5"]))
-    counts = data.load(str(tmp_path / "a.csv")).observation
+    counts = data.load_dataset(str(tmp_path / "a.csv")).observation
     message = refusal(build.complete, ask.fit_parser(), parsed(), counts)
     assert "name one, or standardise the data" in message
 
@@ -455,7 +455,7 @@ def sizes_of(network):
 
 def test_a_prior_that_is_ex_post_gets_draws_from_the_guide(observation):
     story = build.build_story(ask.fit_parser(), parsed("--latent", "2", "--prior", "ExPost"), observation)
-    digits = data.load("digits")
+    digits = data.load_dataset("digits")
     torch.manual_seed(1)
     settle(story, (digits.train,))
     assert torch.rand(1) == torch.rand(1, generator=torch.Generator().manual_seed(1))  # its draws are its own

@@ -178,7 +178,7 @@ def test_a_wrong_option_names_the_contender():
 
 def test_a_line_up_of_ones_own_is_a_file_of_names_and_options(tmp_path):
     (tmp_path / "mine.yaml").write_text("plain:\nmixed: {prior: GaussianMixture}\n3: {latent: 3}\n")
-    seen = data.load("digits").observation
+    seen = data.load_dataset("digits").observation
     assert lineup.lineup(str(tmp_path / "mine.yaml"), seen) == {
         "plain": {},
         "mixed": {"prior": {"class_path": "ppvae.models.priors.GaussianMixture"}},
@@ -193,12 +193,12 @@ def test_a_line_up_of_ones_own_is_a_file_of_names_and_options(tmp_path):
 
 def test_every_line_up_of_the_package_can_be_parsed():
     for name in lineup.names():
-        lines = lineup.lineup(name, data.load("digits").observation)
+        lines = lineup.lineup(name, data.load_dataset("digits").observation)
         assert len(lineup.contenders(lines, fit_parser().get_defaults())) == len(lines) >= 8
 
 
 def test_the_line_up_of_the_digits():
-    lines = lineup.lineup("overview", data.load("digits").observation)
+    lines = lineup.lineup("overview", data.load_dataset("digits").observation)
     contenders = {c.name: c.options for c in lineup.contenders(lines, fit_parser().get_defaults())}
     assert len(contenders) == 15
     assert contenders["N(0, I), Normal(c = 0.05), ELBO"].likelihood.init_args.learned is False
@@ -209,7 +209,7 @@ def test_the_line_up_of_the_digits():
         assert (options.latent == 2) == name.endswith("z = 2")
     assert contenders["N(0, I), Bernoulli, IWAE"].objective_args == {"particles": 20}
     assert not any(
-        name.endswith("z = 2") for name in lineup.lineup("overview", data.load("digits").observation, latent=2)
+        name.endswith("z = 2") for name in lineup.lineup("overview", data.load_dataset("digits").observation, latent=2)
     )
 
 

@@ -139,7 +139,7 @@ def test_a_run_comes_back_as_it_was():
     back = ppvae.load("RUN")
     assert back.state_dict().keys() == story.state_dict().keys()
     assert all(torch.equal(a, b) for a, b in zip(back.state_dict().values(), story.state_dict().values(), strict=True))
-    x = data.load("real.npy").test
+    x = data.load_dataset("real.npy").test
     weights = []
     for one in (story, back):
         torch.manual_seed(1)
@@ -167,7 +167,7 @@ def test_the_files_of_a_run_are_plain(tmp_path):
 def test_a_run_knows_its_data():
     a_run()
     run = runs.read("RUN")
-    assert torch.equal(run.data().test, data.load("real.npy").test)
+    assert torch.equal(run.data().test, data.load_dataset("real.npy").test)
     np.save("real.npy", np.zeros((40, 5)) + np.arange(40)[:, None])
     message = refusal(ValueError, run.data)
     assert "the data should be those of the run" in message

@@ -258,8 +258,8 @@ def test_a_run_is_loaded_saved_and_loaded_again():
     words = ["--data", "a.npy", "--latent", "2", "--prior", "ExPost", "--prior.components", "2", "--epochs", "1"]
     np.save("a.npy", np.random.default_rng(0).normal(size=(40, 4)))
     assert cli.main(["fit", *words, "--out", "RUN"]) == 0
-    ppvae.save(ppvae.load("RUN"), "OUT", data=data.load("a.npy"))
-    x = data.load("a.npy").test
+    ppvae.save(ppvae.load("RUN"), "OUT", data=data.load_dataset("a.npy"))
+    x = data.load_dataset("a.npy").test
     weights = []
     for folder in ("RUN", "OUT"):
         torch.manual_seed(1)
@@ -271,7 +271,7 @@ def test_a_run_is_loaded_saved_and_loaded_again():
 
 
 def test_a_story_saved_with_its_data_is_evaluated(capsys):
-    digits = data.load("digits", binarisation="threshold")
+    digits = data.load_dataset("digits", binarisation="threshold")
     ppvae.save(a_story(), "OUT", data=digits)
     assert cli.main(["evaluate", "OUT", "--rows", "3", "--method", "importance", "--particles", "30"]) == 0
     assert "test split of digits, threshold binarisation" in capsys.readouterr().out
@@ -291,16 +291,19 @@ def test_without_its_data_a_command_says_what_is_missing(capsys, command):
 def test_the_story_is_built_from_its_own_sizes_not_from_its_datas():
     """The digits are images of levels up to 16, which a network is shown scaled; this story was told neither."""
     story = assemble(priors.StandardNormal, likelihoods.Poisson, encoders.DiagonalNormal, shape=(64,), latent=2)
-    ppvae.save(story, "OUT", data=data.load("digits"))
+    ppvae.save(story, "OUT", data=data.load_dataset("digits"))
     assert isinstance(ppvae.load("OUT").encoder.network[0], nn.Linear)
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (lambda: data.load("digits", binarisation="threshold", seed=3), "with seed 0"),
-        (lambda: data.load("a.npy"), "the story's 64 features, got a.npy"),
-        (lambda: data.Dataset(*[torch.zeros(2, 64)] * 3, None, None, None, data.load("digits").observation), "seed 0"),
+        (lambda: data.load_dataset("digits", binarisation="threshold", seed=3), "with seed 0"),
+        (lambda: data.load_dataset("a.npy"), "the story's 64 features, got a.npy"),
+        (
+            lambda: data.Dataset(*[torch.zeros(2, 64)] * 3, None, None, None, data.load_dataset("digits").observation),
+            "seed 0",
+        ),
     ],
 )
 def test_data_that_no_command_would_find_are_refused(given, said):
@@ -340,7 +343,7 @@ def test_of_a_story_of_ones_own_the_weights_are_kept():
         weights.append(log_weights(one, x, particles=5))
     assert torch.equal(*weights)
     assert "data are kept with a story that assemble made" in refusal(
-        ValueError, ppvae.save, story, "two", data=data.load("digits")
+        ValueError, ppvae.save, story, "two", data=data.load_dataset("digits")
     )
 
 

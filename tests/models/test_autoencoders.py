@@ -231,7 +231,7 @@ def test_arguments_out_of_range_are_refused(story, said):
 
 
 def digits():
-    return data.load("digits", scaling="unit").train
+    return data.load_dataset("digits", scaling="unit").train
 
 
 def test_the_linear_autoencoder_finds_the_subspace_and_the_loss_of_pca():

@@ -17,7 +17,7 @@ from ppvae.selfcheck.analytic import LinearGaussian
 
 
 def digits():
-    return data.load("digits", scaling="unit").train
+    return data.load_dataset("digits", scaling="unit").train
 
 
 @pytest.mark.parametrize("latent", [1, 8, 40])
@@ -185,6 +185,6 @@ def test_digits_have_a_probabilistic_pca():
     """Features that never vary are no trouble where all share one noise."""
     x = digits()
     story = fit_ppca(x, 8)
-    test = data.load("digits", scaling="unit").test
+    test = data.load_dataset("digits", scaling="unit").test
     assert story.log_evidence(test).isfinite().all()
     torch.testing.assert_close(log_weights(story, test)[0], story.log_evidence(test), atol=1e-2, rtol=0)

@@ -15,7 +15,7 @@ def test_the_principal_plane_keeps_the_largest_axes_and_all_distances_of_flat_co
 
 
 def test_a_path_leads_from_the_first_datum_to_the_first_of_another_label():
-    digits = data.load("digits", scaling="unit")
+    digits = data.load_dataset("digits", scaling="unit")
     story = fit_pca(digits.train, 5)
     other = next(i for i, label in enumerate(digits.test_labels) if label != digits.test_labels[0])
     path = figures.path(story, digits, steps=7)
@@ -25,7 +25,7 @@ def test_a_path_leads_from_the_first_datum_to_the_first_of_another_label():
 
 
 def test_every_story_has_a_path():
-    digits = data.load("digits")
+    digits = data.load_dataset("digits")
     for name in ("conditional", "semi_supervised", "hierarchical", "recursive"):
         torch.manual_seed(0)
         parts = (priors.StandardNormal, likelihoods.Binomial, encoders.DiagonalNormal)

@@ -71,7 +71,7 @@ def test_a_linear_vae_reaches_the_likelihood_of_probabilistic_pca():
 
 
 def test_a_linear_autoencoder_reaches_the_discarded_eigenvalues():
-    x = data.load("digits", scaling="unit").train
+    x = data.load_dataset("digits", scaling="unit").train
     values = torch.linalg.eigvalsh(torch.cov(x.double().T, correction=0)).flip(0)
     story = Autoencoder(
         priors.Flat(4),
@@ -166,7 +166,7 @@ def test_every_datum_is_seen_once_an_epoch_in_a_new_order():
 
 
 def test_binarisation_is_fresh_at_every_pass():
-    grey = data.load("digits", binarisation="dynamic")
+    grey = data.load_dataset("digits", binarisation="dynamic")
     seen = []
 
     def objective(story, batch):

@@ -19,7 +19,7 @@ from ppvae.training.pretraining import pretrain, stages
 
 
 def digits():
-    return data.load("digits", scaling="unit")
+    return data.load_dataset("digits", scaling="unit")
 
 
 def deep(hidden=(32, 16), latent=4, features=64, activation="relu", likelihood=likelihoods.Normal):
@@ -156,9 +156,12 @@ class TestRefusals:
         [
             (lambda: vae(hidden=()), r"got VAE with 64 to 8 and 4 to 64: --network MLP with a hidden layer has one"),
             (lambda: Linear(6, 2), "got Linear with no dense layers and no dense layers: --network MLP"),
-            (lambda: of(nn.Identity(), networks.mlp(2, [3], 6)), "got VAE with no dense layers and 2 to 3, 3 to 6"),
+            (
+                lambda: of(nn.Identity(), networks.mlp(2, [3], 6)),
+                "got Autoencoder with no dense layers and 2 to 3, 3 to 6",
+            ),
             (lambda: gated([5], 2), "pre-training should find a dense layer in the encoder that is mirrored"),
-            (lambda: gated([2], 2), "got VAE with 2 to 2 and 2 to 6"),  # its sizes agree by chance
+            (lambda: gated([2], 2), "got Autoencoder with 2 to 2 and 2 to 6"),  # its sizes agree by chance
             (lambda: nn.Linear(3, 2), "got Linear with no dense layers"),
         ],
     )
@@ -371,7 +374,9 @@ class TestWhatItIsGoodFor:
 
     @pytest.mark.parametrize("likelihood", [likelihoods.Normal, likelihoods.Bernoulli])
     def test_a_stack_not_yet_tuned_reconstructs_better_than_one_at_random(self, likelihood):
-        split = data.load("digits", binarisation="threshold") if likelihood is likelihoods.Bernoulli else digits()
+        split = (
+            data.load_dataset("digits", binarisation="threshold") if likelihood is likelihoods.Bernoulli else digits()
+        )
         start = deep((32, 16), 8, activation="tanh", likelihood=likelihood)
         story = copy.deepcopy(start)
         pretrain(story, split.train, epochs=15, lr=3e-3, progress=False)
