@@ -26,11 +26,12 @@ def test_bounds_from_both_sides(start):
     assert found.x.shape == (150, 5)
     assert abs(off_from_one(found.lower.estimate - truth)) < 4
     assert abs(off_from_one(truth - found.upper.estimate)) < 4  # E[1 / w] = 1 / p(x)
-    assert found.lower.estimate.mean() < truth.mean() < found.upper.estimate.mean()
+    for above in (truth - found.lower.estimate, found.upper.estimate - truth):  # on average, to five of its errors
+        assert above.mean() > -5 * above.std() / len(above) ** 0.5
     assert (found.upper.elbo >= found.upper.estimate - 1e-9).all()  # the mean logarithm is further up
     assert (found.lower.elbo <= found.lower.estimate + 1e-9).all()
     gap, error = found.gap()
-    assert gap > 0
+    assert gap > -5 * error
     assert found.upper.bound == "stochastic upper bound"
     assert found.upper.method == f"annealing back to the {start} in 15 steps"
     assert f"{gap:.3f} ± {error:.3f}" in str(found)
