@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ppvae import data, inference, models, networks
-    from ppvae.experiments.saved import load, save
+    from ppvae.experiments.save_load import load, save
     from ppvae.training.fit import fit
     from ppvae.training.history import History
     from ppvae.training.pretraining import pretrain
@@ -16,9 +16,9 @@ _ROOMS = {"data", "inference", "models", "networks"}
 _FUNCTIONS = {
     "History": "ppvae.training.history",
     "fit": "ppvae.training.fit",
-    "load": "ppvae.experiments.saved",
+    "load": "ppvae.experiments.save_load",
     "pretrain": "ppvae.training.pretraining",
-    "save": "ppvae.experiments.saved",
+    "save": "ppvae.experiments.save_load",
 }
 
 

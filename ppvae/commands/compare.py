@@ -14,7 +14,7 @@ from ppvae.data.datasets import Missing
 from ppvae.data.observation import Observation
 from ppvae.evaluation.comparison import group_results, not_ranked
 from ppvae.evaluation.measure import completeness_of_training_data
-from ppvae.experiments import lineup, runs
+from ppvae.experiments import lineup, run_folder
 from ppvae.experiments.options import add_trust, fit_parser, merged, new_parser
 from ppvae.plots import figures, report
 from ppvae.progress import console, track
@@ -78,7 +78,7 @@ def run(options: Namespace) -> None:
         options.epochs = min(100, max(10, 1000 * options.batch_size // len(dataset.train)))
     contenders = entries(options, dataset.observation)
     settings = {"command": "ppvae compare", **{k: v for k, v in options.as_dict().items() if k != "config"}}
-    with runs.new_folder(options.out) as folder:
+    with run_folder.new_folder(options.out) as folder:
         fits = lineup.compete(contenders, options.seeds, options.particles, options.test_rows)
         fitted: list[lineup.Fitted] = []
         failed: list[lineup.Failed] = []

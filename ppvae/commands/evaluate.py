@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ppvae import inference
 from ppvae.commands import COMMANDS
-from ppvae.data.observation import Contract
+from ppvae.evaluation.contract import Contract
 from ppvae.evaluation.scoring import give_density, score
-from ppvae.experiments import runs
+from ppvae.experiments import run_folder
 from ppvae.experiments.build import find_function
 from ppvae.experiments.options import Arguments, add_trust, new_parser
 from ppvae.experiments.parts import parameters
@@ -76,7 +76,7 @@ def run(options: Namespace) -> None:
     if options.method == "bidirectional" and options.processes != 1:
         raise ValueError(f"bidirectional runs in one process, got processes {options.processes}: leave it out")
     method = find_method(options)
-    found = runs.read(options.run, "trust" in options)
+    found = run_folder.read(options.run, "trust" in options)
     dataset = found.data()
     given = give_density(found.story, batch_for(found.story, **dataset.drawn().tensors("train")))
     batch = batch_for(found.story, **dataset.drawn(options.seed).tensors(options.split, options.rows))
@@ -90,7 +90,7 @@ def run(options: Namespace) -> None:
     evidence = in_processes(method, found.story, batch, options.processes)
     if not isinstance(evidence, Evidence):
         raise ValueError(f"a method should return an Evidence; {options.method} returns {type(evidence).__name__}")
-    path = runs.write_evidence(found, evidence, _name(options, evidence), options.split, options.seed)
+    path = run_folder.write_evidence(found, evidence, _name(options, evidence), options.split, options.seed)
     print(evidence)
     for line in _notes(found, evidence):
         print(line)
@@ -117,7 +117,7 @@ def _name(options: Namespace, evidence: Evidence) -> str:
     return f"{options.method.rpartition('.')[2]}{f'-{most}' if most else ''}{rows}"
 
 
-def _notes(run: runs.Run, evidence: Evidence) -> list[str]:
+def _notes(run: run_folder.Run, evidence: Evidence) -> list[str]:
     contract, log_p = Contract(run.observation, evidence.measure, scored(run.story)), evidence.estimate.mean().item()
     notes = []
     if contract.converts:
@@ -145,7 +145,7 @@ def of_weights(story: Any, batch: Batch, particles: int, seed: int) -> figures.F
     }
 
 
-def _certify(run: runs.Run, batch: Batch, method: "partial[Any]", options: Namespace) -> None:
+def _certify(run: run_folder.Run, batch: Batch, method: "partial[Any]", options: Namespace) -> None:
     """Bounds from both sides on data that the story draws, with more and more temperatures, as text and picture."""
     most = method.keywords["num_temperatures"]
     found = {}
@@ -153,7 +153,7 @@ def _certify(run: runs.Run, batch: Batch, method: "partial[Any]", options: Names
         found[distributions] = method(run.story, batch, num_temperatures=distributions)
         print(f"{distributions} temperatures: {found[distributions]}")
     rows = len(batch[0])
-    path = runs.write_bounds(run, found, f"bidirectional-{most}-{rows}", options.seed)
+    path = run_folder.write_bounds(run, found, f"bidirectional-{most}-{rows}", options.seed)
     title = f"log p(x) of {rows} simulated data, by annealing both ways"
     pictures = {"sandwich": (sandwich({f"from the {method.keywords['start']}": bounds(found)}, title), "")}
     print(f"saved in {path}\nfigures: {', '.join(map(str, figures.save_beside(pictures, path)))}")

@@ -4,7 +4,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from ppvae.commands import COMMANDS
-from ppvae.experiments import runs
+from ppvae.experiments import run_folder
 from ppvae.experiments.experiment import epochs, prepare, settled
 from ppvae.experiments.options import add_trust, fit_parser
 from ppvae.plots import figures
@@ -23,8 +23,8 @@ def run(options: Namespace) -> None:
     """Fit, and write the folder when all of it is there."""
     out = options.pop("out")
     options.pop("trust", None)  # it has been heeded
-    with runs.new_folder(out) as folder:
-        dataset = runs.load_data_of(options)
+    with run_folder.new_folder(out) as folder:
+        dataset = run_folder.load_data_of(options)
         experiment = prepare(options, dataset)
         name = experiment.options.story.class_path.rpartition(".")[2]
         history = History()
@@ -41,7 +41,7 @@ def run(options: Namespace) -> None:
             train, valid = (experiment.batch(split, drawn=True) for split in ("train", "valid"))
             history.epochs.append(assess(experiment.story, train, experiment.objective, valid))
         story = settled(experiment).to("cpu")
-        runs.write(folder, fit_parser().dump(experiment.options), dataset.observation, story, history.epochs)
+        run_folder.write(folder, fit_parser().dump(experiment.options), dataset.observation, story, history.epochs)
         figures.save_what_can_be(lambda: figures.of_run(story, name, dataset, history), folder / "figures")
     last = history.epochs[-1]
     likelihood = getattr(story, "likelihood", None)

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ppvae.commands import COMMANDS
-from ppvae.experiments import runs
+from ppvae.experiments import run_folder
 from ppvae.experiments.options import add_trust, new_parser
 from ppvae.inference.diagnostics.gaps import Difference, Gaps, Generalisation, gaps, generalisation
 from ppvae.inference.program.traces import batch_for, scored
@@ -36,7 +36,7 @@ def run(options: Namespace) -> None:
     """Print the gaps, and keep them in the run folder with their picture."""
     if options.rows < 2:
         raise ValueError(f"rows should be at least 2, so that a mean has an error, got {options.rows}")
-    found = runs.read(options.run, "trust" in options)
+    found = run_folder.read(options.run, "trust" in options)
     drawn = found.data().drawn(options.seed)
     parts: dict[str, Gaps] = {}
     for split in ("train", "test"):
@@ -50,7 +50,7 @@ def run(options: Namespace) -> None:
         print(line)
     summary = {split: part.summary() for split, part in parts.items()} | {"train - test": between.summary()}
     name = f"gaps-first{options.rows}-seed{options.seed}"
-    path = runs.write_measures(found, name, {"seed": options.seed, **summary}, per_datum(parts))
+    path = run_folder.write_measures(found, name, {"seed": options.seed, **summary}, per_datum(parts))
     pictures = {"bars": (gap_bars({k: v.differences() for k, v in parts.items()}, "Gaps of inference"), "")}
     print(f"saved in {path}")
     print(f"figures: {', '.join(map(str, figures.save_beside(pictures, path)))}")

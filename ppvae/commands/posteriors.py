@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppvae.commands import COMMANDS
 from ppvae.evaluation.scoring import give_density
-from ppvae.experiments import runs
+from ppvae.experiments import run_folder
 from ppvae.experiments.options import add_trust, new_parser
 from ppvae.inference.diagnostics.leaderboard import SLOW, Measured, Reference, check_methods, leaderboard, reference
 from ppvae.inference.evidence.flow import flow_sampling, has_density
@@ -59,7 +59,7 @@ def run(options: Namespace) -> None:
         raise ValueError(f"split should be train, valid or test, got {options.split}")
     if options.rows < 2:
         raise ValueError(f"rows should be at least 2, so that a mean has an error, got {options.rows}")
-    found = runs.read(options.run, "trust" in options)
+    found = run_folder.read(options.run, "trust" in options)
     dataset, story = found.data(), found.story
     given = give_density(story, batch_for(story, **dataset.drawn().tensors("train")))
     batch = placed(story, batch_for(story, **dataset.drawn(options.seed).tensors(options.split, options.rows)))
@@ -79,7 +79,7 @@ def run(options: Namespace) -> None:
     some = "" if options.methods is None else "-".join(["", *methods]).replace(" ", "_")
     name = f"posteriors{some}-{options.split}-first{options.rows}-seed{options.seed}"
     summary = {"split": options.split, "seed": options.seed, "log_p": log_p.summary(), "noise": against.noise}
-    path = runs.write_measures(found, name, {**summary, "methods": rows}, rows)
+    path = run_folder.write_measures(found, name, {**summary, "methods": rows}, rows)
     print(f"saved in {path}")
     print(f"figures: {', '.join(map(str, figures.save_beside(pictures(story, batch, measured, against), path)))}")
 

@@ -81,7 +81,7 @@ class Steps:
         value = self._run(self.trial, tensors, whole)
         self.times[self.trial].append(_now(tensors) - start)
         if self.way is None and len(self.times[self.trial]) == WARM + TIMED:
-            self._weigh(tensors)
+            self._choose(tensors)
         return value
 
     def _run(self, way: Way, tensors: Sequence[Tensor], whole: bool) -> Tensor:
@@ -113,7 +113,7 @@ class Steps:
             return
         warnings.warn(told, NotCompiled, stacklevel=5)
 
-    def _weigh(self, tensors: Sequence[Tensor]) -> None:
+    def _choose(self, tensors: Sequence[Tensor]) -> None:
         """Go on to time the graph, or settle the way."""
         step = {way: median(times[WARM:]) for way, times in self.times.items() if times}
         if "replayed" not in step and self.left * step["eager"] < SHORT:

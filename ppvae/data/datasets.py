@@ -33,7 +33,7 @@ class Dataset:
     """Draws what is observed from a batch of `train`, afresh at every pass; give it to `fit(transform=...)`. Only
     dynamic binarisation and dequantisation have one: their `valid` and `test` were drawn once."""
     source: Mapping[str, Any] | None = None
-    """The arguments of `load` that give these data again; none where they come from elsewhere."""
+    """The arguments of `load_dataset` that give these data again; none where they come from elsewhere."""
 
     def drawn(self, seed: int = 0) -> "Dataset":
         """The same with its training split drawn once too: for whatever looks at it outside a fit's batches."""

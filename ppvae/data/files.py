@@ -105,7 +105,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """A record as JSON, replaced whole; nan and infinities, for which JSON has no word, as null."""
     with replacing(path) as part:
-        part.write_text(json.dumps(finite(record), indent=1) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(nan_as_null(record), indent=1) + "\n", encoding="utf-8")
 
 
 def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -117,12 +117,12 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         part.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def finite(value: Any) -> Any:
+def nan_as_null(value: Any) -> Any:
     """The same without nan and infinities, at any depth: None in their place."""
     if isinstance(value, Mapping):
-        return {name: finite(inner) for name, inner in value.items()}
+        return {name: nan_as_null(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
+        return [nan_as_null(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -138,7 +138,7 @@ def build_story(parser: ArgumentParser, options: Namespace, seen: Observation | 
         options = with_likelihood(parser, options, seen)
     elif options.likelihood is None:
         raise ValueError("likelihood should be named: there are no data whose kind would say it")
-    made = parser.instantiate(options)
+    made = parser.instantiate(options)  # the networks' family; of a part it leaves the import path and the arguments
     prior = maker("prior", made.prior)
     likelihood = maker("likelihood", made.likelihood)
     encoder = maker("encoder", made.encoder)

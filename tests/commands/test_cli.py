@@ -23,7 +23,7 @@ from ppvae import cli, data, networks
 from ppvae.commands import compare
 from ppvae.evaluation.metrics import completeness
 from ppvae.evaluation.scoring import give_density, score
-from ppvae.experiments import lineup, runs
+from ppvae.experiments import lineup, run_folder
 from ppvae.experiments.options import parse
 from ppvae.inference import elbo, iwae, log_weights, refined_sampling
 from ppvae.models import assemble, encoders, likelihoods, priors
@@ -556,7 +556,7 @@ def test_an_evaluation_by_a_method_of_ones_choice(ppvae_says, words, says, name)
     assert record["data"] == 5
     assert f"log p(x) = {record['log_p']:.3f} nats" in out
     assert len(table(f"RUN/evidence-test-{name}-first5-seed0.csv")) == 5
-    run = runs.read("RUN")
+    run = run_folder.read("RUN")
     if name == "refined_sampling-40":
         evidence = refined_sampling(run.story, run.data().test[:5], particles=40, progress=False)
         assert record["log_p"] == pytest.approx(evidence.estimate.mean().item(), rel=1e-6)

@@ -16,7 +16,7 @@ import yaml
 import ppvae
 from ppvae import cli
 from ppvae.commands.evaluate import METHODS
-from ppvae.experiments import parts, runs, trust
+from ppvae.experiments import parts, run_folder, trust
 from ppvae.experiments.options import SKIPPED
 from ppvae.inference import objectives
 from ppvae.models import fit_ppca
@@ -82,7 +82,7 @@ def a_run(*words):
 
 def edited(**options):
     """The configuration of the run in RUN, with some options changed."""
-    path = Path("RUN") / runs.CONFIG
+    path = Path("RUN") / run_folder.CONFIG
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | options))
 
 
@@ -223,7 +223,7 @@ def test_words_in_a_file_are_answered_with_what_would_work(capsys, words):
 
 def test_what_somebody_types_is_imported():
     a_run("--prior", "trap.Prior", "--prior.spread", "2", "--objective", "trap.objective")
-    config = yaml.safe_load((Path("RUN") / runs.CONFIG).read_text())
+    config = yaml.safe_load((Path("RUN") / run_folder.CONFIG).read_text())
     assert (config["prior"]["class_path"], config["objective"]) == ("trap.Prior", "trap.objective")
 
 
@@ -264,7 +264,7 @@ def test_all_names_are_said_before_any_is_imported(capsys):
 def test_our_own_by_a_long_name_are_written_by_their_short_ones():
     long = ("--prior", "ppvae.models.priors.elementary.Laplace", "--objective", "ppvae.inference.iwae")
     a_run(*long)
-    config = yaml.safe_load((Path("RUN") / runs.CONFIG).read_text())
+    config = yaml.safe_load((Path("RUN") / run_folder.CONFIG).read_text())
     assert (config["prior"]["class_path"], config["objective"]) == ("ppvae.models.priors.Laplace", "iwae")
     assert ppvae.load("RUN").prior().event_shape == (2,)
 
@@ -350,7 +350,7 @@ def test_results_never_follow_a_link_out_of_a_run_folder():
 
 
 def test_trust_of_python_is_off_unless_asked_for():
-    for function in (ppvae.load, runs.read, trust.read_options, trust.checked):
+    for function in (ppvae.load, run_folder.read, trust.read_options, trust.checked):
         assert inspect.signature(function).parameters["trust"].default is False
 
 

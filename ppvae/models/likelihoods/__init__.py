@@ -2,6 +2,8 @@
 
 Each takes a network from `(..., latent)` to `(..., features * outputs)`, where its attribute `outputs` is the number
 of network outputs per observed element. Given z the elements are independent, so `missing.observed` can leave some out.
+One of your own is a class like these, and needs no registration; one of the package's is imported and listed in
+`__all__` here, which the command line reads.
 """
 
 from ppvae.models.likelihoods.binary import Bernoulli

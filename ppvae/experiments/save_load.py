@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ppvae.base import Story, StoryModule, optional
 from ppvae.data import Dataset
 from ppvae.data.files import write_json
-from ppvae.experiments import runs
+from ppvae.experiments import run_folder
 from ppvae.experiments.options import fit_parser, merged
 from ppvae.experiments.parts import SWAPPED, qualified
-from ppvae.experiments.stored import Stored, fill, rebuilt
+from ppvae.experiments.story_file import Stored, fill, rebuilt
 from ppvae.models import priors
 from ppvae.models.record import Record, described
 
@@ -44,19 +44,19 @@ def save(story: nn.Module, path: str | Path, data: Dataset | None = None) -> Non
     Raises:
         FileExistsError: the folder is there and not empty.
         ValueError: no such story; one that was changed after it was assembled, or has a part that a configuration
-            cannot name, such as a lambda; data that `load` did not give, or of other features.
+            cannot name, such as a lambda; data that `load_dataset` did not give, or of other features.
     """
     if not isinstance(story, nn.Module) or not isinstance(story, Story):
         raise ValueError(f"a story to save should be an nn.Module with model and guide, got {type(story).__name__}")
     record: Record | None = vars(story).get("assembled")
     if record is None and data is not None:
         raise ValueError(f"data are kept with a story that assemble made, and this {type(story).__name__} is none")
-    with runs.new_folder(path) as folder:
-        save_model(story, str(folder / runs.WEIGHTS))
+    with run_folder.new_folder(path) as folder:
+        save_model(story, str(folder / run_folder.WEIGHTS))
         if record is not None:
             _write(folder, story, record, {} if data is None else _view(data, record))
         if data is not None:
-            write_json(folder / runs.OBSERVATION, data.observation.as_dict())
+            write_json(folder / run_folder.OBSERVATION, data.observation.as_dict())
 
 
 @overload
@@ -85,9 +85,9 @@ def load(path: str | Path, trust: bool = False, *, story: nn.Module | None = Non
             weights of other names, shapes or dtypes than those of the story given, which stays as it is.
     """
     if story is None:
-        return runs.read(path, trust).story
-    runs.check_whole(Path(path), (runs.WEIGHTS,))
-    fill(story, Path(path) / runs.WEIGHTS)
+        return run_folder.read(path, trust).story
+    run_folder.check_whole(Path(path), (run_folder.WEIGHTS,))
+    fill(story, Path(path) / run_folder.WEIGHTS)
     return story.eval()
 
 
@@ -95,16 +95,16 @@ def _write(folder: Path, story: nn.Module, record: Record, view: dict[str, Any])
     """The configuration and the sizes, once they have made the same story."""
     if record.unsaid:
         raise ValueError(f"{record.unsaid}: a story to save should be told by names and numbers; {INSTEAD}")
-    write_json(folder / runs.STORY, Stored.of(story, record.sizes).as_dict())
+    write_json(folder / run_folder.STORY, Stored.of(story, record.sizes).as_dict())
     parser = fit_parser()
     try:
         options = merged(parser, _parts(story, record) | view)
     except ValueError as error:
         raise ValueError(f"{error}; {INSTEAD}") from error
     written = {name: value for name, value in options.as_dict().items() if name in BUILT or name in view}
-    (folder / runs.CONFIG).write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
+    (folder / run_folder.CONFIG).write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
     try:
-        back = rebuilt(parser, options, Stored.read(folder / runs.STORY), folder / runs.WEIGHTS)
+        back = rebuilt(parser, options, Stored.read(folder / run_folder.STORY), folder / run_folder.WEIGHTS)
         differing = next(_differences(story, back), "")
     except ValueError as error:
         differing = str(error).replace(f"{folder}{os.sep}", "")
@@ -125,7 +125,7 @@ def _parts(story: nn.Module, record: Record) -> dict[str, Any]:
 def _view(data: Dataset, record: Record) -> dict[str, Any]:
     """How the data are asked for again."""
     if data.source is None or data.source["seed"] != 0:
-        raise ValueError("data to keep should be of ppvae.data.load with seed 0: a command loads them so")
+        raise ValueError("data to keep should be of ppvae.data.load_dataset with seed 0: a command loads them so")
     features = torch.Size(record.sizes["shape"]).numel()
     if features != data.observation.features:
         raise ValueError(f"data should have the story's {features} features, got {data.observation}")

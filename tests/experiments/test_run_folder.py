@@ -11,7 +11,7 @@ import torch
 
 import ppvae
 from ppvae import data
-from ppvae.experiments import build, runs
+from ppvae.experiments import build, run_folder
 from ppvae.experiments.options import fit_parser, parse
 from ppvae.inference import Evidence, importance, log_weights
 from ppvae.training.history import Epoch
@@ -31,15 +31,15 @@ def a_story(*words):
     """Options, observation and story as the command line makes them."""
     parser = fit_parser()
     options = parse(parser, [*WORDS, *words])
-    observation = runs.load_data_of(options).observation
+    observation = run_folder.load_data_of(options).observation
     options = build.complete(parser, options, observation)
     return parser.dump(options), observation, build.build_story(parser, options, observation)
 
 
 def a_run(*words):
     config, observation, story = a_story(*words)
-    with runs.new_folder("RUN") as folder:
-        runs.write(folder, config, observation, story, EPOCHS)
+    with run_folder.new_folder("RUN") as folder:
+        run_folder.write(folder, config, observation, story, EPOCHS)
     return story
 
 
@@ -65,7 +65,7 @@ def strict(text):
 
 @pytest.mark.parametrize("name", ["OUT", "new/above/OUT"])
 def test_a_folder_appears_only_when_it_is_whole(tmp_path, name):
-    with runs.new_folder(name) as part:
+    with run_folder.new_folder(name) as part:
         (part / "a").write_text("1")
         assert not (tmp_path / name).exists()
     assert (tmp_path / name / "a").read_text() == "1"
@@ -74,7 +74,7 @@ def test_a_folder_appears_only_when_it_is_whole(tmp_path, name):
 
 def fill(name, error):
     """A folder whose making fails half-way."""
-    with runs.new_folder(name) as part:
+    with run_folder.new_folder(name) as part:
         (part / "a").write_text("1")
         raise error
 
@@ -99,14 +99,14 @@ def test_an_empty_folder_is_filled_where_it_is(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to("empty")
     place = os.stat("empty").st_ino
-    with runs.new_folder("link") as part:
+    with run_folder.new_folder("link") as part:
         (part / "figures").mkdir()
         (part / "figures" / "a").write_text("1")
     assert (tmp_path / "empty" / "figures" / "a").read_text() == "1"
     assert os.stat("empty").st_ino == place
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with runs.new_folder(".") as part:
+    with run_folder.new_folder(".") as part:
         (part / "b").write_text("2")
     assert os.listdir() == ["b"]
     assert "here.part" not in os.listdir(tmp_path)
@@ -115,7 +115,7 @@ def test_an_empty_folder_is_filled_where_it_is(tmp_path, monkeypatch):
 def test_what_a_killed_run_left_is_in_nobodys_way(tmp_path):
     (tmp_path / "OUT.part").mkdir()
     (tmp_path / "OUT.part" / "old").write_text("half")
-    with runs.new_folder("OUT") as part:
+    with run_folder.new_folder("OUT") as part:
         (part / "a").write_text("1")
     assert os.listdir("OUT") == ["a"]
     assert (tmp_path / "OUT.part" / "old").read_text() == "half"  # whoever made it
@@ -125,7 +125,7 @@ def test_a_folder_in_use_or_a_file_is_refused_untouched(tmp_path):
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "thesis").write_text("years")
     for name in ("used", "real.npy"):
-        with pytest.raises(FileExistsError, match="new or empty") as caught, runs.new_folder(name):
+        with pytest.raises(FileExistsError, match="new or empty") as caught, run_folder.new_folder(name):
             pass
         assert name in str(caught.value)
     assert (tmp_path / "used" / "thesis").read_text() == "years"
@@ -166,7 +166,7 @@ def test_the_files_of_a_run_are_plain(tmp_path):
 
 def test_a_run_knows_its_data():
     a_run()
-    run = runs.read("RUN")
+    run = run_folder.read("RUN")
     assert torch.equal(run.data().test, data.load_dataset("real.npy").test)
     np.save("real.npy", np.zeros((40, 5)) + np.arange(40)[:, None])
     message = refusal(ValueError, run.data)
@@ -177,7 +177,7 @@ def test_a_run_knows_its_data():
 
 def test_views_of_the_data_are_part_of_the_run():
     a_run("--scaling", "standardise")
-    run = runs.read("RUN")
+    run = run_folder.read("RUN")
     assert run.observation.scaling == "standardise"
     assert run.data().observation == run.observation
     assert run.data().train.mean(dim=0).abs().max() < 1e-6
@@ -244,9 +244,9 @@ def test_a_corrupt_run_is_refused_in_one_line(tmp_path, name, text, said):
 
 def test_evidence_is_written_per_datum_and_in_summary(tmp_path):
     story = a_run()
-    run = runs.read("RUN")
+    run = run_folder.read("RUN")
     evidence = importance(story, run.data().test, particles=30)
-    path = runs.write_evidence(run, evidence, "importance-30", "test", 3)
+    path = run_folder.write_evidence(run, evidence, "importance-30", "test", 3)
     record = strict(path.read_text())
     assert record["observation"] == strict((tmp_path / "RUN" / "observation.json").read_text())
     bits = -evidence.estimate.mean().item() / (4 * math.log(2))
@@ -268,6 +268,6 @@ def test_an_infinite_error_is_null_in_json(tmp_path):
     figures = (one, infinite, one, infinite.neg(), one, infinite, torch.ones(1).long())
     evidence = Evidence(*figures, bound="stochastic lower bound", method="a method")
     a_run()
-    record = strict(runs.write_evidence(runs.read("RUN"), evidence, "importance-1", "test", 0).read_text())
+    record = strict(run_folder.write_evidence(run_folder.read("RUN"), evidence, "importance-1", "test", 0).read_text())
     assert record["monte_carlo_error"] is None
     assert record["log_p"] == 1.0

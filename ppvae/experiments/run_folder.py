@@ -14,10 +14,11 @@ from jsonargparse import Namespace
 from safetensors.torch import save_model
 
 from ppvae.data import Dataset, load_dataset
-from ppvae.data.files import finite, read_json, write_csv, write_json
-from ppvae.data.observation import Contract, Observation
+from ppvae.data.files import nan_as_null, read_json, write_csv, write_json
+from ppvae.data.observation import Observation
+from ppvae.evaluation.contract import Contract
 from ppvae.experiments.options import fit_parser, parse_run
-from ppvae.experiments.stored import Stored, rebuilt
+from ppvae.experiments.story_file import Stored, rebuilt
 from ppvae.inference.evidence.bidirectional import Sandwich
 from ppvae.inference.evidence.evidence import Evidence
 from ppvae.inference.program.traces import scored
@@ -44,7 +45,7 @@ class Run:
             ValueError: the folder does not say.
         """
         if self.seen is None:
-            way = "ppvae.save(story, path, data) does, with data of ppvae.data.load"
+            way = "ppvae.save(story, path, data) does, with data of ppvae.data.load_dataset"
             raise ValueError(f"{self.path} does not say what its story's data are, and this needs them: {way}")
         return self.seen
 
@@ -147,7 +148,7 @@ def write(folder: Path, config: str, observation: Observation, story: Any, epoch
     (folder / CONFIG).write_text(config.rstrip() + "\n", encoding="utf-8")
     write_json(folder / OBSERVATION, observation.as_dict())
     save_model(story, str(folder / WEIGHTS))
-    lines = [json.dumps(finite(asdict(epoch))) + "\n" for epoch in epochs]
+    lines = [json.dumps(nan_as_null(asdict(epoch))) + "\n" for epoch in epochs]
     (folder / METRICS).write_text("".join(lines), encoding="utf-8")
 
 
