@@ -39,12 +39,12 @@ def checks(request):
     """All, or without what is slow: two of the stories, two of four estimators that no layout changes, flows."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "some":
-            stories, estimators, slow = of_evidence.cases()[:2], invariance._estimators(0), of_posteriors.infer
+            stories, estimators, slow = of_evidence.cases()[:2], invariance._estimators(0), of_posteriors.approximate
             quick = {"importance": estimators["importance"], "annealed": partial(estimators["annealed"], particles=2)}
             patch.setattr(of_evidence, "cases", lambda: stories)
             patch.setattr(invariance, "_estimators", lambda seed: quick)
             patch.setattr(
-                of_posteriors, "infer", lambda *of, **how: (exact_draws if "flow" in of[2] else slow)(*of, **how)
+                of_posteriors, "approximate", lambda *of, **how: (exact_draws if "flow" in of[2] else slow)(*of, **how)
             )
         yield list(selfcheck())
 
@@ -260,7 +260,7 @@ def exact_draws(story, x, method, *, num_samples, **_):
 def test_a_mistake_in_a_posterior_is_seen(name, monkeypatch):
     (where, what, instead), seen = POSTERIORS[name]
     monkeypatch.setattr(where, what, instead)
-    monkeypatch.setattr(of_posteriors, "infer", exact_draws)  # slow, and right whatever the mistake
+    monkeypatch.setattr(of_posteriors, "approximate", exact_draws)  # slow, and right whatever the mistake
     found = [check.what for check in posterior_checks() if not check.passed]
     assert found
     assert all(what.startswith(seen) for what in found)
