@@ -9,8 +9,8 @@ from jsonargparse import ArgumentParser
 from ppvae.commands import COMMANDS
 from ppvae.commands.evaluate import METHODS
 from ppvae.experiments import lineup
+from ppvae.experiments.lookup import LISTS, SWAPPED, names
 from ppvae.experiments.options import PartsInBrief, asked_of
-from ppvae.experiments.parts import LISTS, SWAPPED, names
 
 KNOWN = {option: names(known) for option, known in LISTS.items()} | {"method": list(METHODS), "lineup": lineup.names()}
 """What a shell may complete after an option, beside what its type says."""

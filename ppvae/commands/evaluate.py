@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ppvae import inference
 from ppvae.commands import COMMANDS
-from ppvae.evaluation.contract import Contract
+from ppvae.evaluation.comparability import Contract
 from ppvae.evaluation.scoring import give_density, score
 from ppvae.experiments import run_folder
 from ppvae.experiments.build import find_function
+from ppvae.experiments.lookup import parameters
 from ppvae.experiments.options import Arguments, add_trust, new_parser
-from ppvae.experiments.parts import parameters
 from ppvae.inference import Evidence, bound_curve
 from ppvae.inference.evidence.bidirectional import Sandwich
 from ppvae.inference.evidence.evidence import error_of_mean

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ppvae.data.observation import Observation
-from ppvae.evaluation.contract import Contract, why_apart
+from ppvae.evaluation.comparability import Contract, why_apart
 from ppvae.inference.evidence.evidence import Evidence
 
 TOLERATED = 0.05  # share of data with k-hat > 0.7 above which an estimate is printed as a bound

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ppvae.data.observation import Observation
+from ppvae.experiments.lookup import imported, listed, names, nearest, one_line, parameters, qualified
 from ppvae.experiments.options import Arguments, Plain, plain
-from ppvae.experiments.parts import imported, listed, names, nearest, one_line, parameters, qualified
 from ppvae.inference import objectives
 from ppvae.models import Sizes, assemble
 from ppvae.training import optimizers

@@ -16,8 +16,8 @@ from ppvae.evaluation.comparison import Result
 from ppvae.evaluation.measure import regularity, representation
 from ppvae.evaluation.scoring import give_density, score
 from ppvae.experiments.experiment import epochs, prepare, settled
+from ppvae.experiments.lookup import nearest, one_line
 from ppvae.experiments.options import fit_parser, merged
-from ppvae.experiments.parts import nearest, one_line
 from ppvae.experiments.trust import Options, checked
 from ppvae.inference.evidence.evidence import Evidence
 from ppvae.inference.evidence.importance import prior_sampling

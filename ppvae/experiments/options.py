@@ -14,7 +14,7 @@ from torch import nn
 
 from ppvae import data, networks
 from ppvae.base import Architecture
-from ppvae.experiments.parts import (
+from ppvae.experiments.lookup import (
     LISTS,
     PARTS,
     SWAPPED,

@@ -16,7 +16,7 @@ from safetensors.torch import save_model
 from ppvae.data import Dataset, load_dataset
 from ppvae.data.files import nan_as_null, read_json, write_csv, write_json
 from ppvae.data.observation import Observation
-from ppvae.evaluation.contract import Contract
+from ppvae.evaluation.comparability import Contract
 from ppvae.experiments.options import fit_parser, parse_run
 from ppvae.experiments.story_file import Stored, rebuilt
 from ppvae.inference.evidence.bidirectional import Sandwich

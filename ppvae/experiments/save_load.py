@@ -15,8 +15,8 @@ from ppvae.base import Story, StoryModule, optional
 from ppvae.data import Dataset
 from ppvae.data.files import write_json
 from ppvae.experiments import run_folder
+from ppvae.experiments.lookup import SWAPPED, qualified
 from ppvae.experiments.options import fit_parser, merged
-from ppvae.experiments.parts import SWAPPED, qualified
 from ppvae.experiments.story_file import Stored, fill, rebuilt
 from ppvae.models import priors
 from ppvae.models.record import Record, described

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ppvae.data.files import DEPTH, WORD, read_yaml
-from ppvae.experiments.parts import SWAPPED, imported, known, unknown
+from ppvae.experiments.lookup import SWAPPED, imported, known, unknown
 
 OPTION = re.compile(r"[A-Za-z_]\w*")
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ppvae.base import Distribution, Encoder, Likelihood, Prior
 from ppvae.models.beside import one_hot, side_by_side
 from ppvae.models.checks import at_least_one
-from ppvae.models.registration import register
+from ppvae.models.parameter_store import register
 from ppvae.models.sizes import Maker, Sizes
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ppvae import networks
 from ppvae.base import Distribution, Likelihood, Prior
-from ppvae.models.registration import register
+from ppvae.models.parameter_store import register
 from ppvae.models.sizes import Maker, Sizes
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ppvae import networks
 from ppvae.base import Distribution, Likelihood, Prior
 from ppvae.models.hierarchical import check_layers, conditionals_of, dense_between, descend
-from ppvae.models.registration import register
+from ppvae.models.parameter_store import register
 from ppvae.models.sizes import Maker, Sizes
 
 

@@ -12,9 +12,9 @@ from ppvae.base import Distribution
 from ppvae.models.autoencoders import Autoencoder
 from ppvae.models.checks import at_least_one
 from ppvae.models.likelihoods import Normal
+from ppvae.models.parameter_store import register
 from ppvae.models.priors import Flat, StandardNormal
 from ppvae.models.record import recorded
-from ppvae.models.registration import register
 from ppvae.models.sizes import Sizes
 from ppvae.models.vae import VAE
 

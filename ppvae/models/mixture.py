@@ -7,7 +7,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from ppvae.base import Distribution, Encoder, Likelihood, Prior
-from ppvae.models.registration import register
+from ppvae.models.parameter_store import register
 from ppvae.models.sizes import Maker, Sizes
 
 

@@ -14,7 +14,7 @@ from ppvae.distributions.merge_order import MergeOrder, log_orders
 from ppvae.models.beside import side_by_side
 from ppvae.models.checks import not_negative
 from ppvae.models.encoders import PointMass
-from ppvae.models.registration import register
+from ppvae.models.parameter_store import register
 from ppvae.models.sizes import Maker, Sizes
 from ppvae.networks.recursive import GreedyTree, Unfolding
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ppvae.base import Encoder, Likelihood, Prior
 from ppvae.models.beside import one_hot, side_by_side
 from ppvae.models.checks import at_least_one
-from ppvae.models.registration import register
+from ppvae.models.parameter_store import register
 from ppvae.models.sizes import Maker, Sizes
 
 CERTAIN = 100.0  # a logit that leaves every other label a probability of 0 in float32, and a finite log

@@ -13,7 +13,7 @@ from ppvae import networks
 from ppvae.base import Architecture, Encoder, Likelihood, Prior
 from ppvae.distributions.autoregressive import Autoregressive, valid_steps, without_padding
 from ppvae.models.checks import at_least_one
-from ppvae.models.registration import register
+from ppvae.models.parameter_store import register
 from ppvae.models.sizes import Maker, Sizes
 
 

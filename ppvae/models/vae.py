@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ppvae.base import Encoder, Likelihood, Penalty, Prior, optional
 from ppvae.models import missing
-from ppvae.models.registration import register
+from ppvae.models.parameter_store import register
 from ppvae.models.sizes import Maker, Sizes
 
 

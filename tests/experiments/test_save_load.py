@@ -19,7 +19,7 @@ from torch import nn
 import ppvae
 from ppvae import cli, data, networks
 from ppvae.base import Story
-from ppvae.experiments.parts import names
+from ppvae.experiments.lookup import names
 from ppvae.inference import encode, log_weights
 from ppvae.models import (
     VAE,

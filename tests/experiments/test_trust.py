@@ -16,7 +16,7 @@ import yaml
 import ppvae
 from ppvae import cli
 from ppvae.commands.evaluate import METHODS
-from ppvae.experiments import parts, run_folder, trust
+from ppvae.experiments import lookup, run_folder, trust
 from ppvae.experiments.options import SKIPPED
 from ppvae.inference import objectives
 from ppvae.models import fit_ppca
@@ -272,12 +272,12 @@ def test_our_own_by_a_long_name_are_written_by_their_short_ones():
 def test_a_module_of_the_working_folder_never_stands_for_a_library():
     for name in ("trap_for_all", "antigravity", "wave"):
         Path(f"{name}.py").write_text("raise RuntimeError('sprung')\n")
-    parts.imported("prior", "trap.Prior")
+    lookup.imported("prior", "trap.Prior")
     import wave
 
     assert str(Path.cwd()) not in str(wave.__file__)
     with pytest.raises(ValueError, match="RuntimeError: sprung"):
-        parts.imported("prior", "trap_for_all.Prior")  # which somebody has typed
+        lookup.imported("prior", "trap_for_all.Prior")  # which somebody has typed
 
 
 @pytest.mark.parametrize("name", ["os.system", "builtins.len", "ppvae.inference.Evidence.rows", "json"])
@@ -290,10 +290,10 @@ def test_no_argument_of_ours_can_name_a_class():
     """So that what a file says of a part, an objective or a method of ours never makes anything."""
     plain = {bool, int, float, str, type(None)}
     skipped = {*LINKED, *SKIPPED}
-    ours = [getattr(module, name) for module in parts.SWAPPED.values() for name in parts.names(module)]
-    taken = [p for part in ours for p in parts.parameters(part, tuple(skipped))]
+    ours = [getattr(module, name) for module in lookup.SWAPPED.values() for name in lookup.names(module)]
+    taken = [p for part in ours for p in lookup.parameters(part, tuple(skipped))]
     functions = [*(getattr(objectives, name) for name in objectives.__all__), *METHODS.values()]
-    taken += [p for function in functions for p in parts.parameters(function)[2:]]
+    taken += [p for function in functions for p in lookup.parameters(function)[2:]]
     for parameter in taken:
         assert kinds(parameter.annotation) <= plain, parameter
     assert len(taken) > 100

@@ -11,7 +11,7 @@ from views import VIEWS
 
 from ppvae.data import load_dataset
 from ppvae.data.observation import Observation
-from ppvae.evaluation.contract import Contract, why_apart
+from ppvae.evaluation.comparability import Contract, why_apart
 
 
 @pytest.fixture(scope="module")
