@@ -16,11 +16,11 @@ from ppvae.selfcheck.analytic import LinearGaussian
 
 def test_it_is_the_posterior_where_that_is_normal():
     story, x, mean, precision = correlated()
-    found = fit_normals(story, x, num_steps=400, particles=128, progress=False)
+    found = fit_normals(story, x, num_steps=400, particles=64, progress=False)
     q = torch.distributions.MultivariateNormal(found.loc, scale_tril=found.scale_tril)
     posterior = torch.distributions.MultivariateNormal(mean, precision_matrix=precision)
-    # 0.0006 on average over seeds, a weighted chi-squared of some four degrees: ten times that has a chance below 1e-6
-    assert torch.distributions.kl_divergence(q, posterior).max() < 0.006  # a scale that is 5 % off is 0.0075
+    # 0.001 on average over seeds, a weighted chi-squared of some four degrees: seven times that is below 1e-5
+    assert torch.distributions.kl_divergence(q, posterior).max() < 0.007  # a scale that is 5 % off is 0.0075
     start = torch.distributions.MultivariateNormal(story.encoder(x).mean, torch.diag_embed(story.encoder(x).variance))
     assert torch.distributions.kl_divergence(start, posterior).min() > 0.5
     assert (found.scale_tril.triu(1) == 0).all()

@@ -14,8 +14,8 @@ from ppvae.inference.posteriors.local import fit_normals
 from ppvae.selfcheck.analytic import LinearGaussian
 
 CALLS = {
-    "hmc": lambda story, x: hmc(story, x, num_samples=250, num_warmup=200, num_chains=8, progress=False),
-    "nuts": lambda story, x: nuts(story, x[:1], num_samples=150, num_warmup=60, progress=False),
+    "hmc": lambda story, x: hmc(story, x, num_samples=150, num_warmup=120, num_chains=8, progress=False),
+    "nuts": lambda story, x: nuts(story, x[:1], num_samples=100, num_warmup=40, progress=False),
     "local normal": lambda story, x: local_normal(story, x, num_samples=2000, num_steps=200, progress=False),
     "local flow": lambda story, x: local_flow(story, x, num_samples=2000, num_steps=200, progress=False),
     "infer": lambda story, x: infer(story, x, "resampled", num_samples=2000, progress=False),
