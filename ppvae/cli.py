@@ -3,6 +3,7 @@
 What a command needs is imported when it is named, so that help and version are there at once.
 """
 
+import os
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -26,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return print_completion(shell)
             raise ValueError(f"name a command: {', '.join(COMMANDS)} (ppvae --help tells more)")
         return run(words[0], words[1:])
+    except BrokenPipeError:  # whoever reads, `head` for one, has what it wanted
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, for what is still to be flushed
+        return 141  # as the shell says it of others
     except (ValueError, OSError) as error:
         message = (str(error).strip() or type(error).__name__).splitlines()[0]
         print(f"ppvae: error: {message}", file=sys.stderr)

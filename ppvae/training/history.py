@@ -1,5 +1,6 @@
 """What a fit leaves behind, epoch by epoch, and what its objective says of data that it does not learn from."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -33,6 +34,8 @@ class History(Answer):
 
     def summary(self) -> dict[str, Any]:
         """Where the fit ended; losses in nats per datum."""
+        if not self.epochs:
+            return {"epochs": 0, "loss": math.nan, "valid": None, "seconds": 0.0}
         last = self.epochs[-1]
         return {"epochs": last.epoch, "loss": last.loss, "valid": last.valid, "seconds": self.seconds}
 

@@ -999,3 +999,17 @@ def test_the_notes_say_what_real_data_have(tiny_lineup, capsys):
     images = data.load_dataset("images.npz")
     two = completeness(images.test, images.train[: len(images.test)])
     assert f"precision and recall of as many training data, as they are: {two.precision:.0%}, {two.recall:.0%}" in said
+
+
+def test_a_reader_that_goes_away_is_no_mistake(tmp_path):
+    """`ppvae ... | head -1`: what is said to nobody is not said on standard error either."""
+    script = "import sys; from ppvae import cli; from ppvae.commands import fit\n"
+    script += "def run(options):\n    while True: print('line', flush=True)\n"
+    script += "fit.run = run; sys.exit(cli.main(['fit', '--out', 'RUN']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as running:
+        assert running.stdout.readline() == "line\n"
+        running.stdout.close()
+        assert running.stderr.read() == ""
+    assert running.returncode == 141

@@ -150,6 +150,7 @@ class TestDensities:
         error = estimate.std(0) / math.sqrt(len(estimate))
         assert ((estimate.mean(0) - exact).abs() < 6 * error + 1e-9).all()
         assert (exact.abs() / error).max() > 12  # half of it, or twice, would be seen, however steep an encoder is
+        assert error.max() < exact.abs().max() / 5  # and no component is lost in its noise
 
 
 def test_a_diagonal_normal_encoder_is_what_its_network_says():

@@ -45,36 +45,13 @@ def run_chains(
     seed: int = 0,
     progress: bool = True,
 ) -> Chains:
-    """Draws from p(z | x) of every datum, with a decoder that stays as it is.
+    """Chains of every datum in unbounded space; `posterior.hmc` says what they are, and its arguments are these.
 
-    Half of the chains start at draws from the guide, and half where the likelihood picks among draws from the prior,
-    which know nothing of the guide: so the two disagree where the guide misses a mode. Step sizes and the scale of
-    every dimension are tuned for each datum in the warm-up and then frozen. Neal 2011,
-    https://arxiv.org/abs/1206.1901; R-hat and ESS as in Vehtari et al. 2021, https://arxiv.org/abs/1903.08008
-
-    Args:
-        story: any object with `model` and `guide` whose latents are continuous.
-        data: `(batch, features)`, or a tuple of tensors of equal length.
-        num_samples: kept from every chain.
-        num_warmup: transitions before these.
-        num_chains: per datum.
-        num_leapfrog_steps: steps of a trajectory.
-        target_accept_prob: that step sizes are tuned for.
-        seed: of the random streams, each datum its own.
-        progress: whether to show a bar.
-
-    Raises:
-        ValueError: options out of range; a latent that is discrete or lies on a curved set; an improper prior.
+    Step sizes and the scale of every dimension are tuned for each datum in the warm-up and then frozen.
     """
-    smallest = {
-        "num_samples": (num_samples, 4),
-        "num_warmup": (num_warmup, 2),
-        "num_chains": (num_chains, 2),
-        "num_leapfrog_steps": (num_leapfrog_steps, 1),
-    }
-    for option, (value, least) in smallest.items():
-        if value < least:
-            raise ValueError(f"{option} should be at least {least}, got {value}")
+    check_chains(num_samples, num_warmup, num_chains)
+    if num_leapfrog_steps < 1:
+        raise ValueError(f"num_leapfrog_steps should be at least 1, got {num_leapfrog_steps}")
     if not 0 < target_accept_prob < 1:
         raise ValueError(f"target_accept_prob should be between 0 and 1, got {target_accept_prob}")
     task = prepared(story, data)
@@ -102,6 +79,14 @@ def run_chains(
             pass
     u = torch.cat([states for states, _ in kept], dim=2)
     return Chains(u, r_hat(u), effective_draws(u), torch.cat([rates for _, rates in kept]))
+
+
+def check_chains(num_samples: int, num_warmup: int, num_chains: int) -> None:
+    """Refuse what would leave nothing to judge the chains by, before they take their time."""
+    smallest = {"num_samples": (num_samples, 4), "num_warmup": (num_warmup, 2), "num_chains": (num_chains, 2)}
+    for option, (value, least) in smallest.items():
+        if value < least:
+            raise ValueError(f"{option} should be at least {least}, got {value}")
 
 
 @torch.no_grad()

@@ -77,7 +77,7 @@ def task_of(
             data plate; an improper prior.
     """
     if num_samples < 8:
-        raise ValueError(f"draws should be at least 8, got {num_samples}")
+        raise ValueError(f"num_samples should be at least 8, over all chains, got {num_samples}")
     if isinstance(method, str) and method not in METHODS:
         raise ValueError(f"method should be one of {', '.join(METHODS)}, got {method}")
     task = prepared(story, data)

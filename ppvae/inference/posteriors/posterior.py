@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ppvae.base import Batch, Story
+from ppvae.inference.posteriors.chains import check_chains
 from ppvae.inference.posteriors.local import Covariance
 from ppvae.inference.posteriors.methods import (
     Method,
@@ -60,8 +62,8 @@ class Posterior(Answer):
         table: dict[str, list[Any]] = {name: [] for name in ("datum", "site", "index", "mean", "deviation", *QUANTILES)}
         for site, draws in self.draws.items():
             flat = draws.flatten(2) if draws.dim() > 2 else draws.unsqueeze(-1)  # (draws, batch, numbers)
-            levels = flat.new_tensor(list(QUANTILES.values()))
-            figures = [flat.mean(0), flat.std(0), *torch.quantile(flat, levels, dim=0)]
+            quantiles = np.quantile(flat.cpu().numpy(), list(QUANTILES.values()), axis=0)  # torch's takes 2^24 numbers
+            figures = [flat.mean(0), flat.std(0), *quantiles]
             rows, numbers = flat.shape[1:]
             table["datum"] += [datum for datum in range(rows) for _ in range(numbers)]
             table["site"] += [site] * (rows * numbers)
@@ -132,6 +134,7 @@ def hmc(
     Raises:
         ValueError: options out of range; a latent that is discrete or lies on a curved set; an improper prior.
     """
+    check_chains(num_samples, num_warmup, num_chains)
     method = partial(
         hamiltonian,
         num_chains=num_chains,
@@ -156,6 +159,7 @@ def nuts(
 
     Hoffman & Gelman 2014, https://arxiv.org/abs/1111.4246. Arguments and errors are those of `hmc`.
     """
+    check_chains(num_samples, num_warmup, num_chains)
     method = partial(no_u_turn, num_chains=num_chains, num_warmup=num_warmup)
     return _drawn("nuts", task_of(story, data, "nuts", num_samples * num_chains, seed, progress), method)
 

@@ -42,6 +42,16 @@ def test_bounds_from_both_sides(start):
     assert abs(z.square().mean() - 1) < 4 * (2 / z.numel()) ** 0.5
 
 
+def test_few_steps_from_a_poor_start_leave_a_gap_on_both_sides():
+    """Far more than the error of its mean: bounds that changed places would have it below zero."""
+    known, few = LinearGaussian(), {"num_temperatures": 2, "start": "prior", "progress": False}
+    found = bidirectional(known.story(), torch.zeros(800, 5).double(), particles=2, **few)
+    truth = known.log_evidence(found.x)
+    for above in (truth - found.lower.estimate, found.upper.estimate - truth):
+        assert above.mean() > 5 * above.std() / len(above) ** 0.5
+    assert found.gap()[0] > 5 * found.gap()[1]
+
+
 @pytest.mark.parametrize("steps", [(2, 8, 30), pytest.param((2, 10, 60), marks=pytest.mark.soak)])
 def test_the_gap_shrinks_with_the_number_of_steps(steps):
     known, like = LinearGaussian(), torch.zeros(100, 5).double()

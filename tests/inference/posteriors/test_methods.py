@@ -180,5 +180,5 @@ def test_what_cannot_be_inferred_is_refused_in_a_line_that_names_the_site():
             call(Outside(), torch.zeros(3))
     with pytest.raises(ValueError, match=r"method should be one of amortised, .* got guess"):
         approximate(exact_story, x, "guess")
-    with pytest.raises(ValueError, match="draws should be at least 8, got 7"):
+    with pytest.raises(ValueError, match="num_samples should be at least 8, over all chains, got 7"):
         approximate(exact_story, x, "hmc", num_samples=7)

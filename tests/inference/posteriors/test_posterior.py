@@ -8,7 +8,7 @@ import pytest
 import torch
 from stories import Written, gamma_story
 
-from ppvae.inference import hmc, infer, local_flow, local_normal, nuts
+from ppvae.inference import Posterior, hmc, infer, local_flow, local_normal, nuts
 from ppvae.inference.posteriors.chains import run_chains
 from ppvae.inference.posteriors.local import fit_normals
 from ppvae.selfcheck.analytic import LinearGaussian
@@ -118,9 +118,13 @@ def test_what_is_refused():
     known = LinearGaussian()
     with pytest.raises(ValueError, match="covariance should be full or diagonal, got round"):
         local_normal(known.story(), known.data(2), covariance="round")
-    with pytest.raises(ValueError, match="num_warmup should be at least 2"):
-        hmc(known.story(), known.data(2), num_warmup=0, progress=False)
-    with pytest.raises(ValueError, match="num_chains should be at least 2"):
-        hmc(known.story(), known.data(2), num_chains=1, progress=False)
-    with pytest.raises(ValueError, match="draws should be at least 8"):
-        hmc(known.story(), known.data(2), num_samples=1, progress=False)
+    for sample in (hmc, nuts):
+        for option, least in {"num_samples": 4, "num_warmup": 2, "num_chains": 2}.items():
+            with pytest.raises(ValueError, match=f"{option} should be at least {least}, got {least - 1}"):
+                sample(known.story(), known.data(2), progress=False, **{option: least - 1})
+
+
+def test_a_table_of_more_numbers_than_torch_takes_quantiles_of():
+    draws = torch.arange(2**24 + 1.0).unsqueeze(-1)
+    table = Posterior("by hand", {"z": draws}, 0.0).columns()
+    assert table["median"] == [2**23]

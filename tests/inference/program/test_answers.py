@@ -76,6 +76,24 @@ def test_every_public_estimator_answers_so():
                 assert all(issubclass(kind, Answer) for kind in kinds), name
 
 
+def test_every_row_of_a_table_holds_the_numbers_of_its_datum_and_coordinate():
+    found = inference.calibration(STORY, X, "amortised", num_simulations=20, **BRIEF)
+    reference, normal = ANSWERS["reference"](), ANSWERS["laplace"]()
+    rows = [
+        (found.to_dataframe(), "coordinate", {"rank": found.ranks}),
+        (reference.to_dataframe(), "coordinate", {"mean": reference.mean, "r_hat": reference.r_hat}),
+        (normal.to_dataframe(), "dimension", {"mode": normal.loc, "deviation": normal.scale_tril.norm(dim=-1)}),
+    ]
+    for table, coordinate, columns in rows:
+        for row in table.to_dict("records"):
+            for name, values in columns.items():
+                assert row[name] == values[row["datum"], row[coordinate]].item()
+
+
+def test_a_history_without_an_epoch_can_be_printed():
+    assert "epochs" in str(ppvae.History())
+
+
 def test_figures_that_are_none_are_null_in_a_file(tmp_path):
     path = inference.infer(STORY, X, "amortised", **BRIEF).save(tmp_path / "found.json")
     assert json.loads(path.read_text())["largest_r_hat"] is None
